@@ -1,0 +1,147 @@
+//! Typed inventory, sent whole when it changes. Facts are words about a thing, readings are numbers.
+
+use crate::id::{DomainId, Incarnation, NodeId};
+use crate::time::UnixMillis;
+use crate::unit::{Bandwidth, ByteSize, Ratio};
+
+/// A fact and the instant at which it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// About the node.
+    Node {
+        /// When it was seen.
+        seen: UnixMillis,
+        /// What was seen.
+        facts: NodeFacts,
+    },
+    /// About one incarnation of a domain.
+    Domain {
+        /// When it was seen.
+        seen: UnixMillis,
+        /// What was seen.
+        facts: DomainFacts,
+    },
+}
+
+/// What a node is. Absent means not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Host name.
+    pub hostname: String,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Kernel release.
+    pub kernel_release: Option<String>,
+    /// Processor model, as the kernel names it.
+    pub cpu_model: Option<String>,
+    /// Processor features, sorted.
+    pub cpu_flags: Vec<String>,
+    /// Online processors.
+    pub cpu_count: Option<u32>,
+    /// Installed memory.
+    pub memory: Option<ByteSize>,
+    /// Hypervisor driver, `QEMU` for KVM and TCG alike; absent on a node without libvirt.
+    pub hypervisor_type: Option<String>,
+    /// Version of libvirt, such as `9.0.0`.
+    pub libvirt_version: Option<String>,
+    /// Version of QEMU, such as `7.2.0`.
+    pub qemu_version: Option<String>,
+    /// Interface of the migration network.
+    pub migration_interface: Option<String>,
+    /// Address of the node on the migration network with its prefix length, such as `10.0.0.5/24`.
+    pub migration_address: Option<String>,
+    /// Speed that migrations may count on: configured, or the card's.
+    pub migration_bandwidth: Option<Bandwidth>,
+    /// Network interfaces.
+    pub interfaces: Vec<InterfaceFacts>,
+    /// Overcommit and reserve of the node, where its configuration tells them.
+    pub overcommit: Option<OvercommitFacts>,
+}
+
+/// A network interface of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceFacts {
+    /// Name.
+    pub name: String,
+    /// Speed of the card; absent where the driver does not know it (virtio).
+    pub speed: Option<Bandwidth>,
+    /// Largest packet.
+    pub mtu_bytes: Option<u32>,
+    /// Whether the link is up.
+    pub up: Option<bool>,
+}
+
+/// How far a node may be promised beyond what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OvercommitFacts {
+    /// Virtual processors per processor.
+    pub cpu_ratio: Ratio,
+    /// Promised memory per installed memory.
+    pub memory_ratio: Ratio,
+    /// Processors kept for the host, taken off before the ratio.
+    pub reserved_cpu_count: u32,
+    /// Memory kept for the host, taken off before the ratio.
+    pub reserved_memory: ByteSize,
+}
+
+/// What runs the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// Hardware.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+/// What a domain is. Absent means not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainFacts {
+    /// The domain.
+    pub domain: DomainId,
+    /// The node that sees it.
+    pub node: NodeId,
+    /// The QEMU process.
+    pub incarnation: Incarnation,
+    /// Name in libvirt.
+    pub name: String,
+    /// What runs its instructions.
+    pub accelerator: Option<Accelerator>,
+    /// Machine type, such as `pc-i440fx-7.2`.
+    pub machine: Option<String>,
+    /// Processor mode or model of the guest.
+    pub cpu_model: Option<String>,
+    /// Processors of the guest.
+    pub vcpu_count: Option<u32>,
+    /// Memory of the guest at most.
+    pub memory_max: Option<ByteSize>,
+    /// Whether its memory is in huge pages.
+    pub huge_pages: Option<bool>,
+    /// Disks.
+    pub disks: Vec<DiskFacts>,
+    /// Network cards.
+    pub network_cards: Vec<NetworkCardFacts>,
+    /// How many devices of the host are passed through.
+    pub host_device_count: u32,
+}
+
+/// A disk of a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskFacts {
+    /// Name in the guest, such as `vda`.
+    pub target: String,
+    /// File, device or network name; absent for an empty drive.
+    pub source: Option<String>,
+    /// Whether other nodes can reach the same storage; absent where it cannot be told.
+    pub shared: Option<bool>,
+}
+
+/// A network card of a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkCardFacts {
+    /// Hardware address, which stays across a migration.
+    pub mac: String,
+    /// Interface on the node, which may change in a migration.
+    pub target: Option<String>,
+    /// Kind of connection, such as `bridge`.
+    pub connection: String,
+}
