@@ -1,0 +1,180 @@
+//! Why the store cannot do what it was asked: one variant per decision of the caller.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a store cannot be opened. Nothing was deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{} is in use by another process; stop it first", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A file was written by a later release.
+    #[error(
+        "{} has format {found}, this release reads up to {known}; start the newer release again",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The format found.
+        found: u16,
+        /// The newest format this release reads.
+        known: u16,
+    },
+    /// A file that everything else hangs on is damaged.
+    #[error("{} is damaged at byte {offset}: {what}; {remedy}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why nothing was appended. Nothing of the slice may be acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The disk is full; the store goes on when there is space.
+    #[error("no space left for {}; free space on its file system or shorten the retention", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk failed; writes have stopped, reads go on.
+    #[error("writes to {} have stopped after a failure: {reason}; check the disk, then restart", path.display())]
+    Poisoned {
+        /// The file.
+        path: PathBuf,
+        /// The first failure.
+        reason: String,
+    },
+    /// A record is too large or holds what cannot be kept; the others of the slice are not written either.
+    #[error("record {index} cannot be kept: {what}")]
+    Unfit {
+        /// Its place in the slice.
+        index: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// Why upkeep did not finish. Nothing is lost; the next call tries again unless writes have stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum MaintainError {
+    /// The disk is full.
+    #[error("no space left for {}; free space on its file system or shorten the retention", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Writes have stopped.
+    #[error("writes to {} have stopped after a failure: {reason}; check the disk, then restart", path.display())]
+    Poisoned {
+        /// The file.
+        path: PathBuf,
+        /// The first failure.
+        reason: String,
+    },
+    /// The system refused.
+    #[error("upkeep cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a question about samples has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// A block is damaged; other blocks can still be read.
+    #[error(
+        "block {} is damaged at byte {offset}: {what}; run `store check` and restore the file from a backup",
+        path.display()
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The system refused.
+    #[error("cannot read block {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What opening a store found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Frames of the log that were read again.
+    pub frames: u64,
+    /// Samples read again from the log.
+    pub samples: u64,
+    /// The torn end of the last segment: what was cut off and where the copy is.
+    pub torn: Option<Torn>,
+    /// Holes in what should be whole; what follows them was read.
+    pub holes: Vec<Hole>,
+    /// Why the index was made anew, if it was.
+    pub index_rebuilt: Option<String>,
+}
+
+/// The end of the last segment, cut off because a frame in it was not whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Torn {
+    /// The segment.
+    pub path: PathBuf,
+    /// Where it was cut.
+    pub offset: u64,
+    /// How many bytes were cut off.
+    pub bytes: u64,
+    /// The copy of the whole segment as it was found.
+    pub copy: PathBuf,
+}
+
+/// A damaged place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hole {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the damage begins.
+    pub offset: u64,
+    /// What is wrong.
+    pub what: &'static str,
+}

@@ -1,0 +1,176 @@
+//! The words of the store's door: what goes in, what comes out. Knows no bytes and no files.
+
+use std::time::Duration;
+
+use plimsoll_model::{
+    Batch, DomainId, Incarnation, Metric, NodeId, Part, SampleGap, SeriesKey, UnixMillis,
+};
+
+/// How a store is to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// How long samples are kept, in whole hours of their own time; absent keeps them for ever.
+    pub retention: Option<Duration>,
+    /// How old the oldest sample in memory may grow before it is sealed into a block.
+    pub seal_age: Duration,
+    /// How many samples may gather in memory before they are sealed.
+    pub seal_samples: usize,
+    /// How long a segment of the log may grow before the next one begins.
+    pub segment_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            retention: None,
+            seal_age: Duration::from_secs(3600),
+            seal_samples: 16_000_000,
+            segment_bytes: 64 << 20,
+        }
+    }
+}
+
+/// One thing to be kept; one frame of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// What an agent saw.
+    Batch(Batch),
+    /// What an agent declares lost.
+    Gap(SampleGap),
+    /// A document of the aggregator, such as a migration's prediction and outcome.
+    Document(Document),
+}
+
+/// An opaque document under a key. A later one under the same kind and key takes its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Name space of the key, given out by the aggregator.
+    pub kind: u8,
+    /// Key within the kind, at most [`Document::KEY_BYTES_MAX`] long.
+    pub key: Vec<u8>,
+    /// The instant by which it is found.
+    pub time: UnixMillis,
+    /// What is kept, at most [`Document::PAYLOAD_BYTES_MAX`] long.
+    pub payload: Vec<u8>,
+}
+
+impl Document {
+    /// The longest key.
+    pub const KEY_BYTES_MAX: usize = 256;
+    /// The longest payload.
+    pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// It is on disk.
+    Stored,
+    /// It was on disk already; nothing was written.
+    Duplicate,
+    /// It does not follow what is on disk; nothing was written.
+    OutOfOrder {
+        /// The sequence number that would follow; 1 for a session the store does not know.
+        expected: u64,
+    },
+    /// Another body is on disk under its sequence number; nothing was written.
+    Forked,
+}
+
+/// Which series to list; absent fields match all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeriesFilter {
+    /// Seen by this node.
+    pub node: Option<NodeId>,
+    /// About this domain.
+    pub domain: Option<DomainId>,
+    /// Of this metric.
+    pub metric: Option<Metric>,
+    /// Of this part.
+    pub part: Option<Part>,
+}
+
+impl SeriesFilter {
+    /// Tells whether a series is meant.
+    pub fn matches(&self, key: &SeriesKey) -> bool {
+        self.node.is_none_or(|node| key.subject.node() == node)
+            && (self.domain.is_none() || key.subject.domain() == self.domain)
+            && self.metric.is_none_or(|metric| key.metric == metric)
+            && self.part.as_ref().is_none_or(|part| key.part == *part)
+    }
+}
+
+/// Which events to list; absent fields match all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Seen by this node.
+    pub node: Option<NodeId>,
+    /// About this domain.
+    pub domain: Option<DomainId>,
+}
+
+/// A node the store has heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeSeen {
+    /// The node.
+    pub node: NodeId,
+    /// When it was last heard of.
+    pub last: UnixMillis,
+}
+
+/// One incarnation of a domain the store has samples of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DomainSeen {
+    /// The domain.
+    pub domain: DomainId,
+    /// The node.
+    pub node: NodeId,
+    /// The QEMU process.
+    pub incarnation: Incarnation,
+    /// End of its last sample's window.
+    pub last: UnixMillis,
+}
+
+/// How much a counter grew between two samples that follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// End of the first sample's window.
+    pub begin: UnixMillis,
+    /// End of the second sample's window.
+    pub end: UnixMillis,
+    /// By how much it grew.
+    pub increase: u64,
+}
+
+impl Rate {
+    /// Returns the growth per second.
+    pub fn per_second(&self) -> f64 {
+        self.increase as f64 / self.end.since(self.begin).as_secs_f64()
+    }
+}
+
+/// What [`crate::Store::maintain`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// Samples sealed into blocks.
+    pub sealed_samples: u64,
+    /// Hours of samples removed because they were too old.
+    pub removed_partitions: u64,
+}
+
+/// What the store holds, in figures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Series known.
+    pub series: u64,
+    /// Samples in memory, not yet sealed.
+    pub head_samples: u64,
+    /// Samples in blocks.
+    pub block_samples: u64,
+    /// Bytes of all blocks.
+    pub block_bytes: u64,
+    /// Block files.
+    pub block_files: u64,
+    /// Whether writes have stopped because the disk failed.
+    pub poisoned: bool,
+}
