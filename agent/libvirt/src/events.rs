@@ -195,3 +195,23 @@ impl EventHub {
         state.ended = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::DomainEvent;
+    use crate::typed::TypedParams;
+    use crate::xdr::Decoder;
+    use proptest::prelude::{any, prop, proptest};
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parsers_panic(
+            number in prop::sample::select(vec![318, 319, 359, 363, 1]),
+            bytes in prop::collection::vec(any::<u8>(), 0..256),
+        ) {
+            drop(DomainEvent::parse(number, &bytes));
+            drop(TypedParams::decode(&mut Decoder::new(&bytes), 64));
+            drop(Decoder::new(&bytes).optional_string());
+        }
+    }
+}

@@ -95,7 +95,7 @@ fn render(
     encoder.u32(kind);
     encoder.u32(serial);
     encoder.u32(STATUS_OK);
-    encoder.opaque(payload);
+    encoder.encoded(payload);
     Ok(encoder.into_bytes())
 }
 

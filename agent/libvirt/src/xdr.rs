@@ -91,6 +91,11 @@ impl Encoder {
         self.bytes.extend(std::iter::repeat_n(0, padding));
     }
 
+    /// Writes bytes that were encoded before, as they are.
+    pub(crate) fn encoded(&mut self, value: &[u8]) {
+        self.bytes.extend_from_slice(value);
+    }
+
     /// Writes a string with its length; refuses one above [`STRING_BYTES_MAX`].
     pub fn string(&mut self, value: &str) -> Result<(), XdrError> {
         let refusal = XdrError::TooLong {
@@ -250,6 +255,49 @@ impl<'a> Decoder<'a> {
         match self.rest.len() {
             0 => Ok(()),
             left => Err(XdrError::Trailing { left }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Decoder, Encoder, STRING_BYTES_MAX, XdrError};
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
+    #[test]
+    fn items_stand_on_the_wire_big_endian_and_padded() {
+        let mut encoder = Encoder::new();
+        encoder.u32(0x0102_0304);
+        encoder.i32(-1);
+        encoder.string("abcde").unwrap();
+        let wanted = [1, 2, 3, 4, 255, 255, 255, 255, 0, 0, 0, 5];
+        assert_eq!(encoder.into_bytes(), [&wanted[..], b"abcde\0\0\0"].concat());
+    }
+
+    #[test]
+    fn a_length_above_its_limit_or_above_the_bytes_left_is_refused() {
+        let length = u32::try_from(STRING_BYTES_MAX + 1).unwrap().to_be_bytes();
+        let error = Decoder::new(&length).string().unwrap_err();
+        assert!(matches!(error, XdrError::TooLong { .. }), "{error:?}");
+        let error = Decoder::new(&[0, 0, 0, 9, 1]).string().unwrap_err();
+        assert_eq!(error, XdrError::Truncated { wanted: 9, left: 1 });
+        assert_eq!(
+            Decoder::new(&[0]).finish(),
+            Err(XdrError::Trailing { left: 1 })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(number in any::<i64>(), text in any::<Option<String>>()) {
+            let mut encoder = Encoder::new();
+            encoder.i64(number);
+            encoder.optional_string(text.as_deref()).unwrap();
+            let bytes = encoder.into_bytes();
+            let mut decoder = Decoder::new(&bytes);
+            prop_assert_eq!(decoder.i64().unwrap(), number);
+            prop_assert_eq!(decoder.optional_string().unwrap(), text);
+            prop_assert_eq!(decoder.finish(), Ok(()));
         }
     }
 }
