@@ -225,9 +225,33 @@ async fn what_the_ear_hears_is_what_virsh_says() -> anyhow::Result<()> {
     );
     compare_host(&connection, &node).await?;
 
+    compare_domain(&connection, &node, &domain).await?;
+
+    node.virsh(&["destroy", "one"])?;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&lifecycle::STOPPED) {
+        let event = tokio::time::timeout(DEADLINE, events.recv())
+            .await?
+            .context("no event")?;
+        assert_eq!(event.domain.uuid, domain.uuid);
+        if let DomainEventKind::Lifecycle { event, .. } = event.kind {
+            seen.push(event);
+        }
+    }
+    assert!(seen.contains(&lifecycle::STARTED), "{seen:?}");
+    let gone = connection.domain_state(&domain, DEADLINE).await;
+    assert!(gone.is_err_and(|error| error.is_no_domain()));
+    Ok(connection.close(DEADLINE).await?)
+}
+
+async fn compare_domain(
+    connection: &Connection,
+    node: &Node,
+    domain: &DomainRef,
+) -> anyhow::Result<()> {
     let groups = StatsGroups::STATE | StatsGroups::BALLOON | StatsGroups::VCPU;
     let heard = connection
-        .domain_stats(&domain, groups, StatsFlags::NONE, DEADLINE)
+        .domain_stats(domain, groups, StatsFlags::NONE, DEADLINE)
         .await?;
     let said = node.virsh(&["domstats", "one", "--state", "--balloon", "--vcpu"])?;
     let mut compared = 0;
@@ -252,39 +276,22 @@ async fn what_the_ear_hears_is_what_virsh_says() -> anyhow::Result<()> {
         (5, Some(64 * 1024))
     );
     let xml = connection
-        .domain_xml(&domain, XmlFlags::NONE, DEADLINE)
+        .domain_xml(domain, XmlFlags::NONE, DEADLINE)
         .await?;
     assert!(xml.contains("<name>one</name>"), "{xml}");
     let stats = connection
-        .job_stats(&domain, JobStatsFlags::NONE, DEADLINE)
+        .job_stats(domain, JobStatsFlags::NONE, DEADLINE)
         .await?;
     assert_eq!(stats.kind, job::kind::NONE);
     assert_eq!(
-        connection.job_info(&domain, DEADLINE).await?.kind,
+        connection.job_info(domain, DEADLINE).await?.kind,
         job::kind::NONE
     );
     assert_eq!(
-        connection
-            .migrate_max_downtime_ms(&domain, DEADLINE)
-            .await?,
+        connection.migrate_max_downtime_ms(domain, DEADLINE).await?,
         300
     );
-
-    node.virsh(&["destroy", "one"])?;
-    let mut seen = Vec::new();
-    while seen.last() != Some(&lifecycle::STOPPED) {
-        let event = tokio::time::timeout(DEADLINE, events.recv())
-            .await?
-            .context("no event")?;
-        assert_eq!(event.domain.uuid, domain.uuid);
-        if let DomainEventKind::Lifecycle { event, .. } = event.kind {
-            seen.push(event);
-        }
-    }
-    assert!(seen.contains(&lifecycle::STARTED), "{seen:?}");
-    let gone = connection.domain_state(&domain, DEADLINE).await;
-    assert!(gone.is_err_and(|error| error.is_no_domain()));
-    Ok(connection.close(DEADLINE).await?)
+    Ok(())
 }
 
 async fn compare_host(connection: &Connection, node: &Node) -> anyhow::Result<()> {
