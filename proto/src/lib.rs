@@ -1,1 +1,21 @@
-//! (being written)
+//! The wire of Plimsoll: the messages and services of `plimsoll.v1`, and the two doors between them
+//! and the words of `plimsoll-model`.
+//!
+//! [`parse`] believes nothing and may refuse; [`render`] cannot fail. Inside the doors types cannot be
+//! wrong, so nobody checks again. This crate opens no connection and knows no agent or aggregator.
+
+pub mod parse;
+pub mod render;
+pub mod limits;
+
+/// Generated messages, clients and servers of `plimsoll.v1`; the .proto files document them.
+#[expect(missing_docs, unused_qualifications, reason = "generated code is as it is")]
+pub mod v1 {
+    tonic::include_proto!("plimsoll.v1");
+}
+
+/// Version of the ingest protocol that this release speaks.
+pub const PROTOCOL_VERSION: i32 = 1;
+
+/// Encoded `FileDescriptorSet` of `plimsoll.v1`, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

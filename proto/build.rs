@@ -1,0 +1,22 @@
+//! Compiles the .proto files with protox, so that no protoc is needed.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use prost::Message as _;
+
+const FILES: [&str; 4] = [
+    "plimsoll/v1/inventory.proto",
+    "plimsoll/v1/ingest.proto",
+    "plimsoll/v1/query.proto",
+    "plimsoll/v1/estimate.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=plimsoll");
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let descriptors = protox::compile(FILES, ["."])?;
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! The door out: words become messages. Rendering cannot fail; what has no place on the wire (a number
+//! beyond a signed 64-bit one) is held at the largest that has.
+
+use plimsoll_model as model;
+use plimsoll_model::{SeriesKey, Subject, UnixMillis, Window};
+
+use crate::v1;
+
+/// Renders an unsigned number as the wire's signed one; holds at the largest.
+pub fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn int32(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+/// Renders an instant.
+pub fn timestamp(at: UnixMillis) -> prost_types::Timestamp {
+    let nanos = i32::try_from(at.millis().rem_euclid(1_000) * 1_000_000).unwrap_or(0);
+    prost_types::Timestamp { seconds: at.millis().div_euclid(1_000), nanos }
+}
+
+/// Renders a span.
+pub fn duration(span: std::time::Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: int(span.as_secs()),
+        nanos: i32::try_from(span.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+/// Renders an incarnation.
+pub fn incarnation(incarnation: model::Incarnation) -> v1::Incarnation {
+    v1::Incarnation {
+        boot_id: incarnation.boot.as_bytes().to_vec(),
+        started_ms: int(incarnation.started_ms),
+    }
+}
+
+/// Renders the declaration of a series under a number of the session.
+pub fn declaration(index: u32, key: &SeriesKey) -> v1::SeriesDeclaration {
+    let (domain_id, incarnation) = domain_of(&key.subject);
+    v1::SeriesDeclaration {
+        index: int32(index),
+        metric_code: i32::from(key.metric.code()),
+        part: key.part.as_str().to_owned(),
+        domain_id,
+        incarnation,
+    }
+}
+
+fn domain_of(subject: &Subject) -> (Vec<u8>, Option<v1::Incarnation>) {
+    match subject {
+        Subject::Node(_) => (Vec::new(), None),
+        Subject::Domain { domain, incarnation: at, .. } => {
+            (domain.as_bytes().to_vec(), Some(incarnation(*at)))
+        }
+    }
+}
+
+/// Renders values that share a window; the indexes are best ascending, which makes them small.
+pub fn sweep(window: Window, values: &[(u32, u64)]) -> v1::Sweep {
+    let mut before = 0;
+    let index_deltas = values
+        .iter()
+        .map(|(index, _)| {
+            let index = int32(*index);
+            let delta = index - before;
+            before = index;
+            delta
+        })
+        .collect();
+    v1::Sweep {
+        end_time_ms: window.end.millis(),
+        width_ms: i64::from(window.width_ms),
+        index_deltas,
+        values: values.iter().map(|(_, value)| int(*value)).collect(),
+    }
+}
+
+/// Renders facts about a node.
+pub fn node_facts(facts: &model::NodeFacts, seen: UnixMillis) -> v1::NodeFacts {
+    v1::NodeFacts {
+        seen_time: Some(timestamp(seen)),
+        hostname: facts.hostname.clone(),
+        agent_version: facts.agent_version.clone(),
+        kernel_release: facts.kernel_release.clone(),
+        cpu_model: facts.cpu_model.clone(),
+        cpu_flags: facts.cpu_flags.clone(),
+        cpu_count: facts.cpu_count.map(int32),
+        memory_bytes: facts.memory.map(|size| int(size.bytes())),
+        hypervisor_type: facts.hypervisor_type.clone(),
+        libvirt_version: facts.libvirt_version.clone(),
+        qemu_version: facts.qemu_version.clone(),
+        migration_interface: facts.migration_interface.clone(),
+        migration_address: facts.migration_address.clone(),
+        migration_bandwidth_bytes_per_second: facts
+            .migration_bandwidth
+            .map(|rate| int(rate.bytes_per_second())),
+        interfaces: facts.interfaces.iter().map(interface).collect(),
+        overcommit: facts.overcommit.map(overcommit),
+    }
+}
+
+fn interface(facts: &model::InterfaceFacts) -> v1::InterfaceFacts {
+    v1::InterfaceFacts {
+        name: facts.name.clone(),
+        speed_bytes_per_second: facts.speed.map(|rate| int(rate.bytes_per_second())),
+        mtu_bytes: facts.mtu_bytes.map(int32),
+        up: facts.up,
+    }
+}
+
+fn overcommit(facts: model::OvercommitFacts) -> v1::OvercommitFacts {
+    v1::OvercommitFacts {
+        cpu_ratio_millionths: int(facts.cpu_ratio.millionths()),
+        memory_ratio_millionths: int(facts.memory_ratio.millionths()),
+        reserved_cpu_count: int32(facts.reserved_cpu_count),
+        reserved_memory_bytes: int(facts.reserved_memory.bytes()),
+    }
+}
+
+/// Renders facts about a domain for ingest, where the node is not told.
+pub fn domain_facts(facts: &model::DomainFacts, seen: UnixMillis) -> v1::DomainFacts {
+    v1::DomainFacts {
+        seen_time: Some(timestamp(seen)),
+        domain_id: facts.domain.as_bytes().to_vec(),
+        incarnation: Some(incarnation(facts.incarnation)),
+        name: facts.name.clone(),
+        accelerator: match facts.accelerator {
+            None => v1::Accelerator::Unspecified,
+            Some(model::Accelerator::Kvm) => v1::Accelerator::Kvm,
+            Some(model::Accelerator::Tcg) => v1::Accelerator::Tcg,
+        }
+        .into(),
+        machine: facts.machine.clone(),
+        cpu_model: facts.cpu_model.clone(),
+        vcpu_count: facts.vcpu_count.map(int32),
+        memory_max_bytes: facts.memory_max.map(|size| int(size.bytes())),
+        huge_pages: facts.huge_pages,
+        disks: facts
+            .disks
+            .iter()
+            .map(|disk| v1::DiskFacts {
+                target: disk.target.clone(),
+                source: disk.source.clone(),
+                shared: disk.shared,
+            })
+            .collect(),
+        network_cards: facts
+            .network_cards
+            .iter()
+            .map(|card| v1::NetworkCardFacts {
+                mac: card.mac.clone(),
+                target: card.target.clone(),
+                connection: card.connection.clone(),
+            })
+            .collect(),
+        host_device_count: int32(facts.host_device_count),
+        node_id: Vec::new(),
+    }
+}
+
+/// Renders facts about a domain for an answer, which names the node.
+pub fn domain_facts_with_node(facts: &model::DomainFacts, seen: UnixMillis) -> v1::DomainFacts {
+    v1::DomainFacts { node_id: facts.node.as_bytes().to_vec(), ..domain_facts(facts, seen) }
+}
+
+/// Renders an event; the node that saw it is told apart.
+pub fn event(event: &model::Event) -> v1::Event {
+    use model::EventKind as Kind;
+    use v1::event::Kind as Wire;
+    let (domain, at, kind) = match &event.kind {
+        Kind::DomainState { domain, incarnation, state, detail } => {
+            let state = domain_state(*state).into();
+            let kind = v1::DomainStateChanged { state, detail: int32(*detail) };
+            (domain, *incarnation, Wire::DomainStateChanged(kind))
+        }
+        Kind::MigrationStarted { domain, incarnation, role, downtime_limit_ms, bandwidth_cap } => {
+            let kind = v1::MigrationStarted {
+                role: match role {
+                    model::MigrationRole::Source => v1::MigrationRole::Source,
+                    model::MigrationRole::Target => v1::MigrationRole::Target,
+                }
+                .into(),
+                downtime_limit_ms: downtime_limit_ms.map(int),
+                bandwidth_cap_bytes_per_second: bandwidth_cap
+                    .map(|rate| int(rate.bytes_per_second())),
+            };
+            (domain, Some(*incarnation), Wire::MigrationStarted(kind))
+        }
+        Kind::MigrationIteration { domain, incarnation, iteration: pass } => {
+            (domain, Some(*incarnation), Wire::MigrationIteration(iteration(pass)))
+        }
+        Kind::MigrationEnded { domain, incarnation, end } => {
+            (domain, Some(*incarnation), Wire::MigrationEnded(migration_ended(end)))
+        }
+    };
+    v1::Event {
+        seen_time: Some(timestamp(event.seen)),
+        domain_id: domain.as_bytes().to_vec(),
+        incarnation: at.map(incarnation),
+        kind: Some(kind),
+    }
+}
+
+/// Renders a pass over the memory.
+pub fn iteration(pass: &model::Iteration) -> v1::MigrationIteration {
+    v1::MigrationIteration {
+        number: int32(pass.number),
+        elapsed_ms: pass.elapsed_ms.map(int),
+        remaining_bytes: pass.remaining.map(|size| int(size.bytes())),
+        dirty_bytes_per_second: pass.dirty_rate.map(|rate| int(rate.bytes_per_second())),
+    }
+}
+
+/// Renders the outcome of a migration.
+pub fn migration_ended(end: &model::MigrationEnded) -> v1::MigrationEnded {
+    v1::MigrationEnded {
+        end: match end.end {
+            model::MigrationEnd::Completed => v1::MigrationEnd::Completed,
+            model::MigrationEnd::Aborted => v1::MigrationEnd::Aborted,
+            model::MigrationEnd::Failed => v1::MigrationEnd::Failed,
+        }
+        .into(),
+        start_time: Some(timestamp(end.started)),
+        total_ms: end.total_ms.map(int),
+        downtime_ms: end.downtime_ms.map(int),
+        setup_ms: end.setup_ms.map(int),
+        iteration_count: end.iterations.map(int32),
+        memory_total_bytes: end.memory_total.map(|size| int(size.bytes())),
+        memory_processed_bytes: end.memory_processed.map(|size| int(size.bytes())),
+        memory_normal_bytes: end.memory_normal.map(|size| int(size.bytes())),
+        zero_page_count: end.zero_page_count.map(int),
+        throughput_bytes_per_second: end.throughput.map(|rate| int(rate.bytes_per_second())),
+    }
+}
+
+fn domain_state(state: model::DomainState) -> v1::DomainState {
+    match state {
+        model::DomainState::Defined => v1::DomainState::Defined,
+        model::DomainState::Undefined => v1::DomainState::Undefined,
+        model::DomainState::Started => v1::DomainState::Started,
+        model::DomainState::Suspended => v1::DomainState::Suspended,
+        model::DomainState::Resumed => v1::DomainState::Resumed,
+        model::DomainState::Stopped => v1::DomainState::Stopped,
+        model::DomainState::Shutdown => v1::DomainState::Shutdown,
+        model::DomainState::PowerSuspended => v1::DomainState::PowerSuspended,
+        model::DomainState::Crashed => v1::DomainState::Crashed,
+    }
+}
+
+/// Renders the name of a series for an answer.
+pub fn series(key: &SeriesKey) -> v1::Series {
+    let (domain_id, incarnation) = domain_of(&key.subject);
+    v1::Series {
+        node_id: key.subject.node().as_bytes().to_vec(),
+        domain_id,
+        incarnation,
+        metric: key.metric.name().to_owned(),
+        part: key.part.as_str().to_owned(),
+        unit: key.metric.unit().symbol().to_owned(),
+        counter: key.metric.kind() == model::Kind::Counter,
+    }
+}
+
+/// Renders a reading for an answer.
+pub fn sample(window: Window, value: u64) -> v1::Sample {
+    v1::Sample {
+        end_time: Some(timestamp(window.end)),
+        width: Some(duration(std::time::Duration::from_millis(u64::from(window.width_ms)))),
+        value: int(value),
+    }
+}
+
+/// Renders a gap.
+pub fn gap(gap: &model::SampleGap) -> v1::Gap {
+    v1::Gap {
+        session_id: gap.session.as_bytes().to_vec(),
+        first_sequence: int(gap.first_sequence),
+        last_sequence: int(gap.last_sequence),
+        reading_count: gap.reading_count.map(int),
+        reason: match gap.reason {
+            model::GapReason::SpoolFull => v1::GapReason::SpoolFull,
+            model::GapReason::Corrupt => v1::GapReason::Corrupt,
+            model::GapReason::ServerRollback => v1::GapReason::ServerRollback,
+            model::GapReason::AgentCrash => v1::GapReason::AgentCrash,
+            model::GapReason::Rejected => v1::GapReason::Rejected,
+        }
+        .into(),
+    }
+}
