@@ -18,7 +18,10 @@ fn int32(value: u32) -> i32 {
 /// Renders an instant.
 pub fn timestamp(at: UnixMillis) -> prost_types::Timestamp {
     let nanos = i32::try_from(at.millis().rem_euclid(1_000) * 1_000_000).unwrap_or(0);
-    prost_types::Timestamp { seconds: at.millis().div_euclid(1_000), nanos }
+    prost_types::Timestamp {
+        seconds: at.millis().div_euclid(1_000),
+        nanos,
+    }
 }
 
 /// Renders a span.
@@ -52,9 +55,11 @@ pub fn declaration(index: u32, key: &SeriesKey) -> v1::SeriesDeclaration {
 fn domain_of(subject: &Subject) -> (Vec<u8>, Option<v1::Incarnation>) {
     match subject {
         Subject::Node(_) => (Vec::new(), None),
-        Subject::Domain { domain, incarnation: at, .. } => {
-            (domain.as_bytes().to_vec(), Some(incarnation(*at)))
-        }
+        Subject::Domain {
+            domain,
+            incarnation: at,
+            ..
+        } => (domain.as_bytes().to_vec(), Some(incarnation(*at))),
     }
 }
 
@@ -163,7 +168,10 @@ pub fn domain_facts(facts: &model::DomainFacts, seen: UnixMillis) -> v1::DomainF
 
 /// Renders facts about a domain for an answer, which names the node.
 pub fn domain_facts_with_node(facts: &model::DomainFacts, seen: UnixMillis) -> v1::DomainFacts {
-    v1::DomainFacts { node_id: facts.node.as_bytes().to_vec(), ..domain_facts(facts, seen) }
+    v1::DomainFacts {
+        node_id: facts.node.as_bytes().to_vec(),
+        ..domain_facts(facts, seen)
+    }
 }
 
 /// Renders an event; the node that saw it is told apart.
@@ -171,12 +179,26 @@ pub fn event(event: &model::Event) -> v1::Event {
     use model::EventKind as Kind;
     use v1::event::Kind as Wire;
     let (domain, at, kind) = match &event.kind {
-        Kind::DomainState { domain, incarnation, state, detail } => {
+        Kind::DomainState {
+            domain,
+            incarnation,
+            state,
+            detail,
+        } => {
             let state = domain_state(*state).into();
-            let kind = v1::DomainStateChanged { state, detail: int32(*detail) };
+            let kind = v1::DomainStateChanged {
+                state,
+                detail: int32(*detail),
+            };
             (domain, *incarnation, Wire::DomainStateChanged(kind))
         }
-        Kind::MigrationStarted { domain, incarnation, role, downtime_limit_ms, bandwidth_cap } => {
+        Kind::MigrationStarted {
+            domain,
+            incarnation,
+            role,
+            downtime_limit_ms,
+            bandwidth_cap,
+        } => {
             let kind = v1::MigrationStarted {
                 role: match role {
                     model::MigrationRole::Source => v1::MigrationRole::Source,
@@ -189,12 +211,24 @@ pub fn event(event: &model::Event) -> v1::Event {
             };
             (domain, Some(*incarnation), Wire::MigrationStarted(kind))
         }
-        Kind::MigrationIteration { domain, incarnation, iteration: pass } => {
-            (domain, Some(*incarnation), Wire::MigrationIteration(iteration(pass)))
-        }
-        Kind::MigrationEnded { domain, incarnation, end } => {
-            (domain, Some(*incarnation), Wire::MigrationEnded(migration_ended(end)))
-        }
+        Kind::MigrationIteration {
+            domain,
+            incarnation,
+            iteration: pass,
+        } => (
+            domain,
+            Some(*incarnation),
+            Wire::MigrationIteration(iteration(pass)),
+        ),
+        Kind::MigrationEnded {
+            domain,
+            incarnation,
+            end,
+        } => (
+            domain,
+            Some(*incarnation),
+            Wire::MigrationEnded(migration_ended(end)),
+        ),
     };
     v1::Event {
         seen_time: Some(timestamp(event.seen)),
@@ -268,7 +302,9 @@ pub fn series(key: &SeriesKey) -> v1::Series {
 pub fn sample(window: Window, value: u64) -> v1::Sample {
     v1::Sample {
         end_time: Some(timestamp(window.end)),
-        width: Some(duration(std::time::Duration::from_millis(u64::from(window.width_ms)))),
+        width: Some(duration(std::time::Duration::from_millis(u64::from(
+            window.width_ms,
+        )))),
         value: int(value),
     }
 }

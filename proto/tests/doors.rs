@@ -1,0 +1,231 @@
+//! The two doors: what goes out comes in again, and what is wrong is refused by name.
+
+#![expect(clippy::unwrap_used, reason = "a story ends where its parts are not what they must be")]
+
+use plimsoll_model::{
+    BootId, DomainId, Event, EventKind, Incarnation, Metric, MigrationEnd, MigrationEnded, NodeId,
+    Part, SeriesKey, SessionId, Subject, UnixMillis, Window,
+};
+use plimsoll_proto::parse::{self, SeriesTable};
+use plimsoll_proto::{render, v1};
+use prost::Message as _;
+
+struct Sender {
+    node: NodeId,
+    session: SessionId,
+    domain: Subject,
+}
+
+impl Sender {
+    fn new() -> Self {
+        let (node, session) = (NodeId::random(), SessionId::random());
+        let incarnation = Incarnation {
+            boot: BootId::random(),
+            started_ms: 5_000,
+        };
+        let domain = Subject::Domain {
+            domain: DomainId::random(),
+            node,
+            incarnation,
+        };
+        Self {
+            node,
+            session,
+            domain,
+        }
+    }
+
+    fn table(&self) -> SeriesTable {
+        let mut table = SeriesTable::new(self.node, self.session);
+        let series = vec![
+            self.declaration(0, Metric::VmCpuTime, ""),
+            self.declaration(1, Metric::VmBlockRdBytes, "vda"),
+        ];
+        table.declare(self.declarations(series)).unwrap();
+        table
+    }
+
+    fn declaration(&self, index: u32, metric: Metric, part: &str) -> v1::SeriesDeclaration {
+        let part = Part::named(part).unwrap();
+        render::declaration(
+            index,
+            &SeriesKey {
+                subject: self.domain,
+                metric,
+                part,
+            },
+        )
+    }
+
+    fn declarations(&self, series: Vec<v1::SeriesDeclaration>) -> v1::SeriesDeclarations {
+        v1::SeriesDeclarations {
+            session_id: self.session.as_bytes().to_vec(),
+            series,
+        }
+    }
+
+    fn batch(&self, body: &v1::BatchBody) -> v1::Batch {
+        let body = body.encode_to_vec();
+        v1::Batch {
+            session_id: self.session.as_bytes().to_vec(),
+            sequence: 7,
+            body_crc32c: i64::from(crc32c::crc32c(&body)),
+            body,
+        }
+    }
+}
+
+fn window() -> Window {
+    Window {
+        end: UnixMillis::from_millis(1_795_000_000_123),
+        width_ms: 4,
+    }
+}
+
+fn body(sweeps: Vec<v1::Sweep>) -> v1::BatchBody {
+    let made_time = Some(render::timestamp(window().end));
+    v1::BatchBody {
+        made_time,
+        sweeps,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_batch_comes_in_as_it_went_out() {
+    let sender = Sender::new();
+    let outcome = MigrationEnded {
+        end: MigrationEnd::Completed,
+        started: window().end,
+        total_ms: Some(8_652),
+        downtime_ms: Some(36),
+        setup_ms: None,
+        iterations: Some(8),
+        memory_total: None,
+        memory_processed: None,
+        memory_normal: None,
+        zero_page_count: Some(65_525),
+        throughput: None,
+    };
+    let Subject::Domain {
+        domain,
+        incarnation,
+        ..
+    } = sender.domain
+    else {
+        unreachable!()
+    };
+    let kind = EventKind::MigrationEnded {
+        domain,
+        incarnation,
+        end: outcome,
+    };
+    let event = Event {
+        node: sender.node,
+        seen: window().end,
+        kind,
+    };
+    let mut body = body(vec![render::sweep(window(), &[(0, 77), (1, 512)])]);
+    body.events.push(render::event(&event));
+    let batch = parse::batch(&sender.table(), &sender.batch(&body)).unwrap();
+    assert_eq!(
+        (batch.node, batch.sequence, batch.made),
+        (sender.node, 7, window().end)
+    );
+    assert_eq!(batch.events, vec![event]);
+    assert_eq!(batch.sweeps.len(), 1);
+    assert_eq!(batch.sweeps[0].window, window());
+    assert_eq!(batch.sweeps[0].subject, sender.domain);
+    let vda = Part::named("vda").unwrap();
+    assert_eq!(
+        batch.sweeps[0].values,
+        vec![
+            (Metric::VmCpuTime, Part::whole(), 77),
+            (Metric::VmBlockRdBytes, vda, 512)
+        ]
+    );
+}
+
+#[test]
+fn a_body_that_was_changed_on_the_way_is_refused() {
+    let sender = Sender::new();
+    let mut batch = sender.batch(&body(vec![render::sweep(window(), &[(0, 77)])]));
+    batch.body[3] ^= 1;
+    let error = parse::batch(&sender.table(), &batch).unwrap_err();
+    assert_eq!(error.field, "batch.body_crc32c");
+}
+
+#[test]
+fn values_of_series_that_were_never_declared_are_refused() {
+    let sender = Sender::new();
+    let batch = sender.batch(&body(vec![render::sweep(window(), &[(9, 1)])]));
+    let error = parse::batch(&sender.table(), &batch).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "batch.body.sweeps.index_deltas: 9 is not declared"
+    );
+}
+
+#[test]
+fn a_number_keeps_its_series() {
+    let sender = Sender::new();
+    let mut table = sender.table();
+    let same = vec![sender.declaration(0, Metric::VmCpuTime, "")];
+    assert_eq!(table.declare(sender.declarations(same)), Ok(()));
+    let other = vec![sender.declaration(0, Metric::VmMemRss, "")];
+    let error = table.declare(sender.declarations(other)).unwrap_err();
+    assert_eq!(error.field, "declarations.series.index");
+}
+
+#[test]
+fn a_metric_of_a_later_release_is_dropped_and_the_rest_is_kept() {
+    let sender = Sender::new();
+    let mut table = sender.table();
+    let later = v1::SeriesDeclaration {
+        metric_code: 60_000,
+        ..sender.declaration(2, Metric::VmCpuTime, "")
+    };
+    table.declare(sender.declarations(vec![later])).unwrap();
+    let sweeps = parse::sweeps(&table, &[render::sweep(window(), &[(0, 1), (2, 2)])]).unwrap();
+    assert_eq!(
+        sweeps[0].values,
+        vec![(Metric::VmCpuTime, Part::whole(), 1)]
+    );
+}
+
+#[test]
+fn an_agent_cannot_speak_for_another_node() {
+    let facts = v1::DomainFacts {
+        node_id: vec![1; 16],
+        ..Default::default()
+    };
+    let error = parse::domain_facts(NodeId::random(), facts).unwrap_err();
+    assert_eq!(error.field, "domain_facts.node_id");
+}
+
+#[test]
+fn a_gap_has_an_order_and_a_reason() {
+    let node = NodeId::random();
+    let gap = v1::Gap {
+        session_id: SessionId::random().as_bytes().to_vec(),
+        first_sequence: 5,
+        last_sequence: 4,
+        reading_count: None,
+        reason: v1::GapReason::SpoolFull.into(),
+    };
+    let refused = |gap: &v1::Gap| parse::gap(node, window().end, gap).unwrap_err().field;
+    assert_eq!(refused(&gap), "gap.last_sequence");
+    let whole = v1::Gap {
+        last_sequence: 9,
+        ..gap
+    };
+    assert_eq!(
+        refused(&v1::Gap {
+            reason: 0,
+            ..whole.clone()
+        }),
+        "gap.reason"
+    );
+    let read = parse::gap(node, window().end, &whole).unwrap();
+    assert_eq!(render::gap(&read), whole);
+}
