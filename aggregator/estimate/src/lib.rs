@@ -1,1 +1,43 @@
-//! (being written)
+//! What is thought about a migration before it runs: how long it takes, how long the guest stands
+//! still, whether it ends at all, and how much room a host has.
+//!
+//! Pure mathematics. This crate does no input or output, reads no clock, draws no random numbers and
+//! knows neither the wire nor the store: the same inputs always give the same answer.
+
+mod accuracy;
+mod answer;
+mod baseline;
+mod dirty;
+mod ensemble;
+mod error;
+mod estimate;
+pub mod headroom;
+mod inputs;
+mod memory;
+pub mod network;
+mod nnls;
+mod number;
+mod postcopy;
+mod precopy;
+mod prior;
+mod profile;
+mod reason;
+mod scene;
+
+pub use accuracy::{Accuracy, Observed, compare, relative_error};
+pub use answer::{Estimate, Interval, MODEL_NAME, MODEL_VERSION, PostcopyRisk, Quality, Verdict};
+pub use baseline::{Baseline, BaselineAnswer, Formula, baselines};
+pub use dirty::{
+    DIRTY_POINTS_MAX, DirtyClass, DirtyModel, DirtyPoint, DirtySource, LIBVIRT_SAMPLES_PER_GIB,
+    WINDOW_MS_MAX,
+};
+pub use error::InputError;
+pub use estimate::estimate;
+pub use inputs::{
+    BandwidthSource, Calibration, DEVICE_MEMORY_PC_VGA, FixedCosts, Inputs, LinkBandwidth, Policy,
+    zero_fraction_from_rss,
+};
+pub use postcopy::{PostcopyRun, StopCopyRun, postcopy, stop_copy};
+pub use precopy::{PrecopyRun, simulate};
+pub use profile::DowntimeProfile;
+pub use scene::Scene;
