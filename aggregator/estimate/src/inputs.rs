@@ -215,7 +215,7 @@ fn check_share(field: &'static str, share: Option<Ratio>) -> Result<(), InputErr
 }
 
 /// Memory of a QEMU process that is not the guest's, measured with TCG on QEMU 7.2: code, libraries, translated code.
-const PROCESS_OVERHEAD_TCG: ByteSize = ByteSize::from_mib(120);
+const PROCESS_OVERHEAD_TCG: ByteSize = ByteSize::from_mib(123);
 /// The same with KVM, which translates nothing; a prior that no KVM host has confirmed yet.
 const PROCESS_OVERHEAD_KVM: ByteSize = ByteSize::from_mib(50);
 

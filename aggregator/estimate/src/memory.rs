@@ -94,27 +94,39 @@ impl Memory {
         if self.pending - cell.pages() <= far_pages {
             return None;
         }
-        let spent = self.send_share(scene, now_s, f64::INFINITY);
-        Some(spent)
+        let all = Spent {
+            seconds: f64::INFINITY,
+            bytes: f64::INFINITY,
+        };
+        Some(self.send_share(scene, now_s, scene.cap_rate, all))
     }
 
-    /// Sends in address order for a time, or until nothing is left.
-    pub(crate) fn send_slice(&mut self, scene: &Scene, now_s: f64, slice_s: f64) -> Spent {
+    /// Sends in address order at the line's own rate until time or bytes are spent, or nothing is left.
+    pub(crate) fn send_slice(&mut self, scene: &Scene, now_s: f64, budget: Spent) -> Spent {
         let mut all = Spent::default();
         for _ in 0..=self.cells.len() {
-            let left_s = slice_s - all.seconds;
-            if left_s <= slice_s * 1e-6 {
+            let left = Spent {
+                seconds: budget.seconds - all.seconds,
+                bytes: budget.bytes - all.bytes,
+            };
+            if left.seconds <= budget.seconds * 1e-6 || left.bytes <= 1.0 {
                 break;
             }
-            let spent = self.send_share(scene, now_s + all.seconds, left_s);
+            let spent = self.send_share(scene, now_s + all.seconds, None, left);
             all.seconds += spent.seconds;
             all.bytes += spent.bytes;
         }
         all
     }
 
-    /// Sends what `budget_s` allows of the cell under the cursor and moves on once it is empty.
-    fn send_share(&mut self, scene: &Scene, now_s: f64, budget_s: f64) -> Spent {
+    /// Sends what the budget allows of the cell under the cursor and moves on once it is empty.
+    fn send_share(
+        &mut self,
+        scene: &Scene,
+        now_s: f64,
+        cap_rate: Option<f64>,
+        budget: Spent,
+    ) -> Spent {
         let Some(cell) = self.cells.get(self.cursor) else {
             return Spent::default();
         };
@@ -126,8 +138,10 @@ impl Memory {
                 self.clear_chunk(now_s);
             }
             if let Some(cell) = self.cells.get_mut(self.cursor) {
-                let cost = cell.cost(scene.line_rate, scene.cap_rate);
-                let share = (budget_s / cost.seconds).min(1.0);
+                let cost = cell.cost(scene.line_rate, cap_rate);
+                let share = (budget.seconds / cost.seconds)
+                    .min(budget.bytes / cost.bytes)
+                    .min(1.0);
                 emptied = share >= 1.0;
                 cell.keep(1.0 - share);
                 self.pending = (self.pending - pages * share).max(0.0);

@@ -10,8 +10,8 @@ use crate::scene::{PAGE_BYTES, PAGE_WIRE_BYTES, Scene};
 
 /// The rate limit and the measured bandwidth both work on windows of this length.
 const WINDOW_S: f64 = 0.1;
-/// Without a cap QEMU looks up from sending after this time.
-const UNCAPPED_SLICE_S: f64 = 0.05;
+/// QEMU looks up from sending at least this often.
+const SLICE_S: f64 = 0.05;
 /// Auto-converge looks at most once in this time.
 const THROTTLE_CHECK_S: f64 = 1.0;
 /// Share of processor time that auto-converge takes at first.
@@ -182,25 +182,18 @@ impl<'a> Simulator<'a> {
         pages < NOTHING_PAGES || pages * PAGE_BYTES < self.threshold_bytes()
     }
 
-    fn slice_s(&self) -> f64 {
-        if self.scene.cap_rate.is_some() {
-            WINDOW_S
-        } else {
-            UNCAPPED_SLICE_S
-        }
-    }
-
     fn send(&mut self) {
         self.send_until(None);
     }
 
     /// Sends whole cells while the threshold is far, then one slice of the loop.
     fn send_until(&mut self, end_s: Option<f64>) {
-        let slice_s = self.slice_s();
         let rate = self.scene.wire_rate();
         let end_s = end_s.map_or(self.scene.timeout_s, |end| end.min(self.scene.timeout_s));
-        let far_pages = rate * (self.limit_s().max(self.scene.profile.limit_s(end_s, 0)) + slice_s)
-            / PAGE_BYTES;
+        let limit_s = self
+            .limit_s()
+            .max(self.scene.profile.limit_s(end_s, self.headway.stalls));
+        let far_pages = rate * (limit_s + WINDOW_S) / PAGE_BYTES;
         loop {
             let passes = self.memory.passes;
             let Some(spent) = self.memory.send_cell(self.scene, self.now_s, far_pages) else {
@@ -211,8 +204,26 @@ impl<'a> Simulator<'a> {
                 break;
             }
         }
-        let spent = self.memory.send_slice(self.scene, self.now_s, slice_s);
+        let quota = self.scene.cap_rate.map(|cap| cap * WINDOW_S);
+        let budget = Spent {
+            seconds: SLICE_S,
+            bytes: quota.map_or(f64::INFINITY, |quota| (quota - self.window.bytes).max(0.0)),
+        };
+        let spent = self.memory.send_slice(self.scene, self.now_s, budget);
         self.account(spent);
+        let used_up = quota.is_some_and(|quota| self.window.bytes >= quota * 0.999_999);
+        if used_up {
+            self.sleep();
+        }
+    }
+
+    /// The quota of the window is used up: nothing moves until the next one.
+    fn sleep(&mut self) {
+        let rest_s = (WINDOW_S - self.window.seconds).max(0.0);
+        self.account(Spent {
+            seconds: rest_s,
+            bytes: 0.0,
+        });
     }
 
     fn account(&mut self, spent: Spent) {
@@ -221,7 +232,7 @@ impl<'a> Simulator<'a> {
         self.throttle.sent_bytes += spent.bytes;
         self.window.seconds += spent.seconds;
         self.window.bytes += spent.bytes;
-        if self.window.seconds >= WINDOW_S * 0.999 {
+        if self.window.seconds >= WINDOW_S * 0.999_999 {
             self.measured_rate = self.window.bytes / self.window.seconds;
             self.window = Spent::default();
         }
@@ -263,7 +274,7 @@ impl<'a> Simulator<'a> {
             return false;
         }
         let skipped_s = (next_s - self.now_s).max(0.0);
-        let mean_sync_s = (self.now_s / self.syncs as f64).max(self.slice_s());
+        let mean_sync_s = (self.now_s / self.syncs as f64).max(SLICE_S);
         self.now_s += skipped_s;
         self.last_sync_s += skipped_s;
         self.memory.shift(skipped_s);

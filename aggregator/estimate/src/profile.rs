@@ -93,7 +93,7 @@ impl DowntimeProfile {
                 (base + rise * step) / 1e3
             }
             Self::Ovirt => {
-                let reached = OVIRT.iter().filter(|(at, _)| stalls >= *at).next_back();
+                let reached = OVIRT.iter().rfind(|(at, _)| stalls >= *at);
                 seconds(reached.map_or(100, |(_, limit)| *limit))
             }
             Self::Proxmox => seconds(100 << (stalls / 5).min(DOUBLINGS_MAX)),
@@ -108,7 +108,7 @@ impl DowntimeProfile {
         };
         let next = self.ramp_step(elapsed_s) + 1.0;
         let delay = self.ramp_delay_s();
-        (next <= f64::from(steps) && delay > 0.0).then(|| next * delay)
+        (next <= f64::from(steps) && delay > 0.0).then_some(next * delay)
     }
 
     /// Whether more passes without headway would raise the limit.
