@@ -1,2 +1,133 @@
-//! (being written)
-fn main() {}
+//! The aggregator's command line.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use plimsoll_aggregator::config::{Config, ConfigError, DEFAULT_TEXT};
+use plimsoll_aggregator::serve::serve;
+use plimsoll_model::SystemClock;
+use tracing_subscriber::EnvFilter;
+
+/// Exit code of a configuration that is not taken (sysexits.h, EX_CONFIG).
+const EXIT_CONFIG: u8 = 78;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "plimsoll-aggregator",
+    version,
+    about = "Keeps what agents see and answers planners"
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGINT or SIGTERM.
+    Run(Settings),
+    /// Read the configuration, print what is in force, and exit: 0 good, 78 bad.
+    CheckConfig(Settings),
+    /// Print the commented default configuration.
+    DefaultConfig,
+    /// Verify every checksum of a store that no aggregator has open: 0 whole, 1 damaged.
+    CheckStore {
+        /// Directory of the store.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Settings {
+    /// Configuration file; without it the defaults are in force.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Address and port to serve on.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Directory of the store.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Serve beyond loopback without TLS, on a network where every machine is trusted.
+    #[arg(long)]
+    allow_plaintext_listen: bool,
+    /// Interval the agents sample at, such as 10s.
+    #[arg(long)]
+    interval: Option<String>,
+}
+
+impl Settings {
+    fn config(self) -> Result<Config, ConfigError> {
+        let mut config = Config::load(self.config.as_deref())?;
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.data_dir = self.data_dir.unwrap_or(config.data_dir);
+        config.allow_plaintext_listen |= self.allow_plaintext_listen;
+        if let Some(text) = self.interval {
+            config.interval =
+                humantime_serde::re::humantime::parse_duration(&text).map_err(|error| {
+                    ConfigError::Value {
+                        key: "interval",
+                        problem: error.to_string(),
+                    }
+                })?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            let bad_config = error.downcast_ref::<ConfigError>().is_some();
+            drop(writeln!(
+                std::io::stderr().lock(),
+                "plimsoll-aggregator: {error:#}"
+            ));
+            ExitCode::from(if bad_config { EXIT_CONFIG } else { 1 })
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        Command::DefaultConfig => write!(out, "{DEFAULT_TEXT}")?,
+        Command::CheckConfig(settings) => write!(out, "{}", toml::to_string(&settings.config()?)?)?,
+        Command::CheckStore { dir } => {
+            let report = plimsoll_store::check(&dir)?;
+            writeln!(out, "{report:#?}")?;
+            if !report.holes.is_empty() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Run(settings) => {
+            let config = settings.config()?;
+            let filter =
+                EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_writer(std::io::stderr)
+                .init();
+            let runtime = tokio::runtime::Runtime::new()?;
+            runtime.block_on(serve(&config, Arc::new(SystemClock::new()), told_to_end()))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

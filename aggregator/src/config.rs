@@ -1,0 +1,164 @@
+//! Configuration: raw TOML becomes a checked [`Config`] here and nowhere else.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The commented default configuration, as packages ship it; a test holds it equal to the defaults.
+pub const DEFAULT_TEXT: &str = include_str!("../default.toml");
+
+/// What the aggregator is told. Every key has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address and port of the gRPC server.
+    pub listen: SocketAddr,
+    /// Directory of the store.
+    pub data_dir: PathBuf,
+    /// Whether to serve beyond loopback although there is no TLS.
+    pub allow_plaintext_listen: bool,
+    /// Interval the agents sample at; data older than three of them is stale.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// How long samples are kept; zero keeps them for ever.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+    /// Bandwidth assumed for a migration where none is configured, told by a card or measured.
+    pub assumed_bandwidth: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7077)),
+            data_dir: PathBuf::from("/var/lib/plimsoll-aggregator"),
+            allow_plaintext_listen: false,
+            interval: Duration::from_secs(10),
+            retention: Duration::from_secs(15 * 24 * 3600),
+            assumed_bandwidth: "1Gbit/s".to_owned(),
+        }
+    }
+}
+
+/// Why a configuration is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not what is expected; the source names key and line.
+    #[error("{} is not a configuration; `plimsoll-aggregator config default` prints every key", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Key and line.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// A value lies outside what is allowed.
+    #[error("{key}: {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads a file and checks it; without a file, the defaults.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Checks what a type cannot say; call it when flags have been applied.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.listen.ip().is_loopback() && !self.allow_plaintext_listen {
+            let problem = format!(
+                "{} is reachable from other machines and there is no TLS; bind 127.0.0.1, or set \
+                 allow_plaintext_listen = true on a network where every machine is trusted",
+                self.listen
+            );
+            return Err(ConfigError::Value {
+                key: "listen",
+                problem,
+            });
+        }
+        if self.interval < Duration::from_secs(1) || self.interval > Duration::from_secs(3600) {
+            let problem = "must lie in 1s to 1h".to_owned();
+            return Err(ConfigError::Value {
+                key: "interval",
+                problem,
+            });
+        }
+        self.assumed_bandwidth
+            .parse::<plimsoll_model::Bandwidth>()
+            .map(|_| ())
+            .map_err(|error| ConfigError::Value {
+                key: "assumed_bandwidth",
+                problem: error.to_string(),
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_text_says_what_the_defaults_are() {
+        let shipped: Config = toml::from_str(DEFAULT_TEXT).unwrap();
+        assert_eq!(shipped, Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error =
+            toml::from_str::<Config>("interval = \"10s\"\nlisten_addr = \"x\"").unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("line 2") && text.contains("listen_addr"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn it_binds_beyond_loopback_only_when_told_so() {
+        let wide = Config {
+            listen: SocketAddr::from(([0, 0, 0, 0], 1)),
+            ..Config::default()
+        };
+        assert!(
+            wide.check()
+                .unwrap_err()
+                .to_string()
+                .contains("allow_plaintext_listen")
+        );
+        assert!(
+            Config {
+                allow_plaintext_listen: true,
+                ..wide
+            }
+            .check()
+            .is_ok()
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! The estimate service: reads what is asked, has the planner or the accountant answer, remembers
+//! predictions for the witness. It holds no formula.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_estimate::{DowntimeProfile, Policy};
+use plimsoll_model::{Bandwidth, DomainId, MigrationMode, UnixMillis};
+use plimsoll_proto::parse::{self, ParseError};
+use plimsoll_proto::v1;
+use plimsoll_proto::v1::estimate_service_server::EstimateService;
+use prost::Message as _;
+use tonic::{Code, Request, Response, Status};
+
+use crate::known::{DomainRow, Known};
+use crate::page::{page, refused, status, unreadable};
+use crate::planner::{self, PlanError, Question};
+use crate::witness::{DOCUMENT_MIGRATION, Witness};
+use crate::{answer, room};
+
+/// Usual and largest page of migrations.
+const MIGRATIONS: (usize, usize) = (100, 1_000);
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Forecast {
+    /// What is known.
+    pub known: Known,
+    /// Who remembers predictions.
+    pub witness: Arc<Witness>,
+    /// Bandwidth where none is known.
+    pub assumed: Bandwidth,
+}
+
+impl Forecast {
+    fn row(&self, domain: DomainId) -> Result<DomainRow, Status> {
+        let owner = self
+            .known
+            .owner(domain)
+            .map_err(|error| unreadable(&error))?;
+        owner.ok_or_else(|| {
+            let message = format!("no node ever told of domain {domain}; ListDomains lists them");
+            status(Code::NotFound, "DOMAIN_NOT_FOUND", message)
+        })
+    }
+
+    fn estimate(
+        &self,
+        request: &v1::EstimateMigrationRequest,
+    ) -> Result<v1::EstimateMigrationResponse, Status> {
+        let domain =
+            parse::domain_id("domain_id", &request.domain_id).map_err(|error| refused(&error))?;
+        let row = self.row(domain)?;
+        let now = self.known.clock.now();
+        let memory = row.facts.memory_max.map_or(0, |size| size.bytes());
+        let question = question(request, memory).map_err(|error| refused(&error))?;
+        if let Some(target) = question.target
+            && !self
+                .known
+                .store
+                .nodes()
+                .iter()
+                .any(|seen| seen.node == target)
+        {
+            let message = format!("no node {target} ever reported; ListNodes lists them");
+            return Err(status(Code::NotFound, "NODE_NOT_FOUND", message));
+        }
+        let made = planner::plan(&self.known, &row, &question, now, self.assumed)
+            .map_err(|error| unplanned(&error))?;
+        let response = answer::migration(&made, self.known.interval * 3);
+        self.witness.asked(domain, now, response.clone());
+        Ok(response)
+    }
+}
+
+fn question(
+    request: &v1::EstimateMigrationRequest,
+    memory_bytes: u64,
+) -> Result<Question, ParseError> {
+    let positive = |field: &str, value: Option<i64>| match value {
+        None => Ok(None),
+        Some(value) if value >= 1 => Ok(u64::try_from(value)
+            .ok()
+            .map(Bandwidth::from_bytes_per_second)),
+        Some(value) => Err(ParseError::new(
+            field,
+            format!("must be 1 or more, got {value}"),
+        )),
+    };
+    let mode = match request.mode() {
+        v1::MigrationMode::Unspecified | v1::MigrationMode::Precopy => MigrationMode::Precopy,
+        v1::MigrationMode::PrecopyAutoConverge => MigrationMode::PrecopyAutoConverge,
+        v1::MigrationMode::Postcopy => MigrationMode::Postcopy,
+        v1::MigrationMode::StopCopy => MigrationMode::StopCopy,
+    };
+    let timeout = match &request.completion_timeout {
+        None => None,
+        Some(span) => Some(millis("completion_timeout", span)?),
+    };
+    Ok(Question {
+        target: parse::node_id_opt("target_node_id", &request.target_node_id)?,
+        policy: Policy {
+            mode,
+            downtime: profile(request.downtime_profile.as_ref(), memory_bytes)?,
+            max_bandwidth: positive(
+                "bandwidth_cap_bytes_per_second",
+                request.bandwidth_cap_bytes_per_second,
+            )?,
+            timeout_ms: timeout,
+            postcopy_after_ms: None,
+        },
+        path_bandwidth: positive(
+            "path_bandwidth_bytes_per_second",
+            request.path_bandwidth_bytes_per_second,
+        )?,
+    })
+}
+
+fn millis(field: &str, span: &prost_types::Duration) -> Result<u64, ParseError> {
+    Duration::try_from(*span)
+        .ok()
+        .and_then(|span| u64::try_from(span.as_millis()).ok())
+        .filter(|millis| *millis > 0)
+        .ok_or_else(|| ParseError::new(field, "must be longer than 0"))
+}
+
+fn profile(
+    message: Option<&v1::DowntimeProfile>,
+    memory_bytes: u64,
+) -> Result<DowntimeProfile, ParseError> {
+    use v1::downtime_profile::Profile;
+    Ok(match message.and_then(|message| message.profile.as_ref()) {
+        None => DowntimeProfile::Qemu,
+        Some(Profile::ConstantMs(limit)) => DowntimeProfile::Constant {
+            limit_ms: parse::sequence("downtime_profile.constant_ms", *limit)?,
+        },
+        Some(Profile::NovaRamp(ramp)) => DowntimeProfile::NovaRamp {
+            downtime_ms: parse::sequence(
+                "downtime_profile.nova_ramp.downtime_ms",
+                ramp.downtime_ms,
+            )?,
+            steps: u32::try_from(ramp.step_count).map_err(|_| {
+                ParseError::new("downtime_profile.nova_ramp.step_count", "must be 3 or more")
+            })?,
+            delay_ms_per_gib: match &ramp.delay_per_gib {
+                Some(span) => millis("downtime_profile.nova_ramp.delay_per_gib", span)?,
+                None => 75_000,
+            },
+            gib: memory_bytes.div_ceil(1 << 30).max(2),
+        },
+        Some(Profile::Kubevirt(_)) => DowntimeProfile::Kubevirt,
+        Some(Profile::Ovirt(_)) => DowntimeProfile::Ovirt,
+        Some(Profile::Proxmox(_)) => DowntimeProfile::Proxmox,
+    })
+}
+
+fn unplanned(error: &PlanError) -> Status {
+    match error {
+        PlanError::Missing { .. } => {
+            status(Code::FailedPrecondition, "INPUT_UNKNOWN", error.to_string())
+        }
+        PlanError::AlreadyThere { .. } => status(
+            Code::FailedPrecondition,
+            "ALREADY_ON_TARGET",
+            error.to_string(),
+        ),
+        PlanError::Input(source) => status(
+            Code::InvalidArgument,
+            "INVALID_INPUT",
+            format!("{error}: {source}"),
+        ),
+        PlanError::Store(source) => unreadable(source),
+    }
+}
+
+#[tonic::async_trait]
+impl EstimateService for Forecast {
+    async fn estimate_migration(
+        &self,
+        request: Request<v1::EstimateMigrationRequest>,
+    ) -> Result<Response<v1::EstimateMigrationResponse>, Status> {
+        self.estimate(&request.into_inner()).map(Response::new)
+    }
+
+    async fn get_headroom(
+        &self,
+        request: Request<v1::GetHeadroomRequest>,
+    ) -> Result<Response<v1::GetHeadroomResponse>, Status> {
+        room::answer(&self.known, &request.into_inner()).map(Response::new)
+    }
+
+    async fn list_migrations(
+        &self,
+        request: Request<v1::ListMigrationsRequest>,
+    ) -> Result<Response<v1::ListMigrationsResponse>, Status> {
+        let request = request.into_inner();
+        let domain =
+            parse::domain_id_opt("domain_id", &request.domain_id).map_err(|e| refused(&e))?;
+        let (first, last) = (
+            UnixMillis::from_millis(0),
+            UnixMillis::from_millis(i64::MAX),
+        );
+        let mut all = Vec::new();
+        for document in self
+            .known
+            .store
+            .documents(DOCUMENT_MIGRATION, first, last)
+            .iter()
+            .rev()
+        {
+            match v1::Migration::decode(document.payload.as_slice()) {
+                Ok(migration) => all.push(migration),
+                Err(error) => tracing::error!(error = %error, "a migration record cannot be read"),
+            }
+        }
+        if let Some(domain) = domain {
+            all.retain(|migration| migration.domain_id == domain.as_bytes());
+        }
+        let (migrations, next_page_token) =
+            page(all, request.page_size, &request.page_token, MIGRATIONS)
+                .map_err(|error| refused(&error))?;
+        Ok(Response::new(v1::ListMigrationsResponse {
+            migrations,
+            next_page_token,
+        }))
+    }
+}

@@ -1,0 +1,259 @@
+//! The ingest service: reads frames, lets `parse` judge them, hands them to the writer, and
+//! acknowledges what is on the disk. It interprets no values.
+
+use std::sync::Arc;
+
+use futures_util::Stream;
+use plimsoll_model::{Batch, Clock, NodeId, SessionId};
+use plimsoll_proto::parse::{self, ParseError, SeriesTable};
+use plimsoll_proto::v1::ingest_service_server::IngestService;
+use plimsoll_proto::v1::{self, ingest_request::Frame, ingest_response::Frame as Reply};
+use plimsoll_proto::{PROTOCOL_VERSION, render};
+use plimsoll_store::{Appended, Record, Store};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::roster::{Place, Roster};
+use crate::witness::Witness;
+use crate::writer::{WriteError, Writer};
+
+/// Answers that wait for a slow agent; beyond that, its next frame is not read.
+const REPLIES_MAX: usize = 32;
+/// Batches an agent may have under way.
+const INFLIGHT_BATCHES_MAX: i32 = 32;
+/// Bytes of batches an agent may have under way.
+const INFLIGHT_BYTES_MAX: i64 = 4 << 20;
+
+/// What streams share.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    /// The store, asked what is durable.
+    pub store: Arc<Store>,
+    /// The door to the writer.
+    pub writer: Writer,
+    /// Who is here.
+    pub roster: Arc<Roster>,
+    /// Who watches migrations.
+    pub witness: Arc<Witness>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+type Replies = mpsc::Sender<Result<v1::IngestResponse, Status>>;
+
+/// The state of one stream after its Hello.
+struct Session {
+    node: NodeId,
+    session: SessionId,
+    series: SeriesTable,
+}
+
+#[tonic::async_trait]
+impl IngestService for Ingest {
+    type IngestStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<v1::IngestResponse, Status>> + Send>>;
+
+    async fn ingest(
+        &self,
+        request: Request<Streaming<v1::IngestRequest>>,
+    ) -> Result<Response<Self::IngestStream>, Status> {
+        let mut frames = request.into_inner();
+        let (replies, answers) = mpsc::channel(REPLIES_MAX);
+        let ingest = self.clone();
+        tokio::spawn(async move {
+            if let Err(status) = ingest.serve(&mut frames, &replies).await {
+                tracing::info!(code = ?status.code(), message = status.message(), "stream ended");
+                drop(replies.send(Err(status)).await);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}
+
+impl Ingest {
+    async fn serve(
+        &self,
+        frames: &mut Streaming<v1::IngestRequest>,
+        replies: &Replies,
+    ) -> Result<(), Status> {
+        let hello = match frames.message().await?.and_then(|request| request.frame) {
+            Some(Frame::Hello(hello)) => hello,
+            Some(_) => {
+                return Err(refused(&ParseError::new(
+                    "frame",
+                    "the first must be a Hello",
+                )));
+            }
+            None => return Ok(()),
+        };
+        let (mut session, welcome) = self.greet(&hello).map_err(|error| refused(&error))?;
+        let place = self.roster.sit(session.node);
+        tracing::info!(node = %session.node, session = %session.session, "stream opened");
+        let result = self
+            .converse(&mut session, welcome, &place, frames, replies)
+            .await;
+        self.roster.leave(session.node, place.epoch);
+        result
+    }
+
+    fn greet(&self, hello: &v1::Hello) -> Result<(Session, v1::Welcome), ParseError> {
+        if hello.protocol_version != PROTOCOL_VERSION {
+            let problem = format!(
+                "{} is not spoken here, only {PROTOCOL_VERSION}",
+                hello.protocol_version
+            );
+            return Err(ParseError::new("hello.protocol_version", problem));
+        }
+        let node = parse::node_id("hello.claimed_node_id", &hello.claimed_node_id)?;
+        let session = parse::session_id("hello.session_id", &hello.session_id)?;
+        let durable = self.store.durable_sequence(node, session).unwrap_or(0);
+        let welcome = v1::Welcome {
+            session_id: hello.session_id.clone(),
+            durable_sequence: render::int(durable),
+            inflight_batches_max: INFLIGHT_BATCHES_MAX,
+            inflight_bytes_max: INFLIGHT_BYTES_MAX,
+            server_time: Some(render::timestamp(self.clock.now())),
+            stream_epoch: 0,
+        };
+        Ok((
+            Session {
+                node,
+                session,
+                series: SeriesTable::new(node, session),
+            },
+            welcome,
+        ))
+    }
+
+    async fn converse(
+        &self,
+        session: &mut Session,
+        welcome: v1::Welcome,
+        place: &Place,
+        frames: &mut Streaming<v1::IngestRequest>,
+        replies: &Replies,
+    ) -> Result<(), Status> {
+        let mut superseded = place.superseded.clone();
+        let welcome = v1::Welcome {
+            stream_epoch: place.epoch,
+            ..welcome
+        };
+        answer(replies, Reply::Welcome(welcome)).await?;
+        loop {
+            let frame = tokio::select! {
+                frame = frames.message() => frame?,
+                _ = superseded.wait_for(|gone| *gone) => {
+                    return Err(Status::aborted("SUPERSEDED: a newer stream of this node is open"));
+                }
+            };
+            let Some(request) = frame else { return Ok(()) };
+            let Some(frame) = request.frame else {
+                return Err(refused(&ParseError::new(
+                    "frame",
+                    "is missing or not known",
+                )));
+            };
+            if let Some(reply) = self.take(session, frame).await? {
+                answer(replies, reply).await?;
+            }
+        }
+    }
+
+    async fn take(&self, session: &mut Session, frame: Frame) -> Result<Option<Reply>, Status> {
+        match frame {
+            Frame::Hello(_) => Err(refused(&ParseError::new(
+                "hello",
+                "comes once, at the beginning",
+            ))),
+            Frame::Declarations(declarations) => {
+                session
+                    .series
+                    .declare(declarations)
+                    .map_err(|error| refused(&error))?;
+                Ok(None)
+            }
+            Frame::Snapshot(snapshot) => {
+                let sweeps = parse::sweeps(&session.series, &snapshot.sweeps)
+                    .map_err(|error| refused(&error.within("snapshot")))?;
+                self.roster.see(session.node, sweeps);
+                Ok(None)
+            }
+            Frame::Gap(gap) => {
+                let gap = parse::gap(session.node, self.clock.now(), &gap)
+                    .map_err(|error| refused(&error))?;
+                let sequence = gap.last_sequence;
+                self.write(session, Record::Gap(gap), sequence)
+                    .await
+                    .map(Some)
+            }
+            Frame::Batch(message) => match parse::batch(&session.series, &message) {
+                Ok(batch) => self.take_batch(session, batch).await.map(Some),
+                Err(error) => {
+                    tracing::warn!(node = %session.node, error = %error, "batch rejected");
+                    Ok(Some(Reply::Rejection(v1::Rejection {
+                        session_id: message.session_id,
+                        sequence: message.sequence,
+                        reason: error.to_string(),
+                    })))
+                }
+            },
+        }
+    }
+
+    async fn take_batch(&self, session: &Session, batch: Batch) -> Result<Reply, Status> {
+        let sequence = batch.sequence;
+        let events = batch.events.clone();
+        // What was known before the batch is what a prediction may use.
+        let reply = self.write(session, Record::Batch(batch), sequence).await?;
+        if matches!(reply, Reply::Ack(_)) && !events.is_empty() {
+            self.witness.see(events);
+        }
+        Ok(reply)
+    }
+
+    async fn write(
+        &self,
+        session: &Session,
+        record: Record,
+        sequence: u64,
+    ) -> Result<Reply, Status> {
+        let session_id = session.session.as_bytes().to_vec();
+        match self.writer.write(record).await {
+            Ok(Appended::Stored | Appended::Duplicate) => {
+                let durable = self.store.durable_sequence(session.node, session.session);
+                let durable_sequence = render::int(durable.unwrap_or(sequence));
+                Ok(Reply::Ack(v1::Ack {
+                    session_id,
+                    durable_sequence,
+                }))
+            }
+            Ok(Appended::OutOfOrder { expected }) => Ok(Reply::Nack(v1::Nack {
+                session_id,
+                expected_sequence: render::int(expected),
+            })),
+            Ok(Appended::Forked) => Err(Status::failed_precondition(
+                "FORKED_SESSION: another batch was stored under this sequence number; begin a new session",
+            )),
+            Err(error) => Err(unwritten(&error)),
+        }
+    }
+}
+
+async fn answer(replies: &Replies, frame: Reply) -> Result<(), Status> {
+    replies
+        .send(Ok(v1::IngestResponse { frame: Some(frame) }))
+        .await
+        .map_err(|_| Status::cancelled("the agent has left"))
+}
+
+fn refused(error: &ParseError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn unwritten(error: &WriteError) -> Status {
+    match error {
+        WriteError::Closed => Status::unavailable(error.to_string()),
+        WriteError::Store(source) => Status::resource_exhausted(format!("{error}: {source}")),
+    }
+}

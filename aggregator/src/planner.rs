@@ -1,0 +1,276 @@
+//! Makes an estimate: gathers its inputs from what is known, remembers where each came from, and asks
+//! `plimsoll-estimate`. It holds no formula of its own.
+
+use std::time::Duration;
+
+use plimsoll_estimate::{
+    BandwidthSource, DirtyPoint, Estimate, InputError, Inputs, LinkBandwidth, Policy, network,
+    zero_fraction_from_rss,
+};
+use plimsoll_model::{Bandwidth, ByteSize, DirtyRate, Metric, NodeId, UnixMillis};
+use plimsoll_store::QueryError;
+
+use crate::known::{DomainRow, Known};
+
+/// Measurements of the dirty rate older than this tell of another time of day.
+const DIRTY_HORIZON: Duration = Duration::from_secs(900);
+/// Packets of a network whose cards tell no size.
+const MTU_BYTES_USUAL: u32 = 1500;
+
+/// What a caller asks, beyond the domain.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// Target; absent for any node over the source's migration link.
+    pub target: Option<NodeId>,
+    /// How the migration is told to run.
+    pub policy: Policy,
+    /// Bandwidth of the path, if the caller knows better.
+    pub path_bandwidth: Option<Bandwidth>,
+}
+
+/// Something an answer was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// Name.
+    pub name: String,
+    /// Value with its unit.
+    pub value: String,
+    /// Where it comes from.
+    pub source: &'static str,
+    /// When it was read; absent for what does not age.
+    pub read: Option<UnixMillis>,
+}
+
+/// An estimate and what it was made from.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Instant for which it holds.
+    pub as_of: UnixMillis,
+    /// Node the domain runs on.
+    pub source: NodeId,
+    /// The estimate.
+    pub estimate: Estimate,
+    /// What it was made from.
+    pub inputs: Vec<Input>,
+    /// Whether an input is older than three intervals.
+    pub stale: bool,
+}
+
+/// Why there is no estimate.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// An input is missing without which nothing can be said.
+    #[error("{what} of domain {domain} is not known yet; {remedy}")]
+    Missing {
+        /// What is missing.
+        what: &'static str,
+        /// The domain.
+        domain: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The domain is on the target already.
+    #[error("domain {domain} runs on {target} already; name another target")]
+    AlreadyThere {
+        /// The domain.
+        domain: String,
+        /// The target.
+        target: String,
+    },
+    /// An input cannot be.
+    #[error("the inputs do not fit together")]
+    Input(#[from] InputError),
+    /// The store failed.
+    #[error("the store cannot be read")]
+    Store(#[from] QueryError),
+}
+
+/// Makes the estimate for a domain on its node, from what was known at `as_of`.
+pub fn plan(
+    known: &Known,
+    row: &DomainRow,
+    question: &Question,
+    as_of: UnixMillis,
+    assumed: Bandwidth,
+) -> Result<Answer, PlanError> {
+    if question.target == Some(row.facts.node) {
+        return Err(PlanError::AlreadyThere {
+            domain: row.facts.name.clone(),
+            target: known.hostname(row.facts.node),
+        });
+    }
+    let mut gathered = Vec::new();
+    let memory = memory_total(known, row, &mut gathered)?;
+    let bandwidth = link(known, row, question, assumed, &mut gathered);
+    let mut inputs = Inputs::new(memory, bandwidth, question.policy);
+    inputs.accelerator = row.facts.accelerator;
+    inputs.zero_fraction = zero_fraction(known, row, memory, &mut gathered)?;
+    inputs.dirty_points = dirty_points(known, row, as_of, &mut gathered)?;
+    inputs.telemetry_age_ms = gathered
+        .iter()
+        .filter(|input| input.name.starts_with("vm.dirty.rate"))
+        .filter_map(|input| input.read)
+        .max()
+        .map(|read| u64::try_from(as_of.since(read).as_millis()).unwrap_or(u64::MAX));
+    inputs.has_balloon = known
+        .whole(row.subject(), Metric::VmMemGuestLastUpdate)?
+        .is_some_and(|at| at.value > 0);
+    let estimate = plimsoll_estimate::estimate(&inputs)?;
+    Ok(Answer {
+        as_of,
+        source: row.facts.node,
+        estimate,
+        inputs: gathered,
+        stale: !known.is_fresh(row.last_seen, as_of),
+    })
+}
+
+fn memory_total(
+    known: &Known,
+    row: &DomainRow,
+    gathered: &mut Vec<Input>,
+) -> Result<ByteSize, PlanError> {
+    if let Some(read) = known
+        .whole(row.subject(), Metric::VmMemMax)?
+        .filter(|read| read.value > 0)
+    {
+        let size = ByteSize::from_bytes(read.value);
+        gathered.push(Input {
+            name: Metric::VmMemMax.name().to_owned(),
+            value: size.to_string(),
+            source: "measured",
+            read: Some(read.window.end),
+        });
+        return Ok(size);
+    }
+    let size = row.facts.memory_max.ok_or_else(|| PlanError::Missing {
+        what: "the memory",
+        domain: row.facts.name.clone(),
+        remedy: "see `plimsoll-agent doctor` on its node",
+    })?;
+    gathered.push(Input {
+        name: "domain.memory_max".to_owned(),
+        value: size.to_string(),
+        source: "fact",
+        read: None,
+    });
+    Ok(size)
+}
+
+fn link(
+    known: &Known,
+    row: &DomainRow,
+    question: &Question,
+    assumed: Bandwidth,
+    gathered: &mut Vec<Input>,
+) -> LinkBandwidth {
+    let mut push = |name: &str, rate: Bandwidth, source| {
+        gathered.push(Input {
+            name: name.to_owned(),
+            value: rate.to_string(),
+            source,
+            read: None,
+        });
+    };
+    if let Some(rate) = question.path_bandwidth {
+        push("path_bandwidth", rate, "request");
+        return LinkBandwidth {
+            rate,
+            uncertainty: None,
+            source: BandwidthSource::Capacity,
+        };
+    }
+    let speed = |node: NodeId| known.node_facts(node)?.0.migration_bandwidth;
+    let source = speed(row.facts.node);
+    let target = question.target.and_then(speed);
+    let slowest = match (source, target) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    };
+    let mtu = known
+        .node_facts(row.facts.node)
+        .and_then(|(facts, _)| {
+            let card = facts.migration_interface?;
+            facts
+                .interfaces
+                .iter()
+                .find(|interface| interface.name == card)?
+                .mtu_bytes
+        })
+        .unwrap_or(MTU_BYTES_USUAL);
+    match slowest {
+        Some(rate) => {
+            push("node.migration_bandwidth", rate, "fact");
+            let rate = network::ethernet_goodput(rate, mtu);
+            LinkBandwidth {
+                rate,
+                uncertainty: None,
+                source: BandwidthSource::Capacity,
+            }
+        }
+        None => {
+            push("assumed_bandwidth", assumed, "prior");
+            let rate = network::ethernet_goodput(assumed, mtu);
+            LinkBandwidth {
+                rate,
+                uncertainty: None,
+                source: BandwidthSource::Assumed,
+            }
+        }
+    }
+}
+
+fn zero_fraction(
+    known: &Known,
+    row: &DomainRow,
+    memory: ByteSize,
+    gathered: &mut Vec<Input>,
+) -> Result<Option<plimsoll_model::Ratio>, PlanError> {
+    let Some(rss) = known.whole(row.subject(), Metric::VmMemRss)? else {
+        return Ok(None);
+    };
+    let size = ByteSize::from_bytes(rss.value);
+    gathered.push(Input {
+        name: Metric::VmMemRss.name().to_owned(),
+        value: size.to_string(),
+        source: "measured",
+        read: Some(rss.window.end),
+    });
+    let huge = row.facts.huge_pages.unwrap_or(false);
+    Ok(zero_fraction_from_rss(
+        size,
+        memory,
+        row.facts.accelerator,
+        huge,
+    ))
+}
+
+fn dirty_points(
+    known: &Known,
+    row: &DomainRow,
+    as_of: UnixMillis,
+    gathered: &mut Vec<Input>,
+) -> Result<Vec<DirtyPoint>, PlanError> {
+    let mut points = Vec::new();
+    for key in known.parts(row.subject(), Metric::VmDirtyRate) {
+        let samples = known.store.range(&key, as_of.minus(DIRTY_HORIZON), as_of)?;
+        for (window, value) in &samples {
+            let rate = DirtyRate::from_bytes_per_second(*value);
+            points.push(DirtyPoint::libvirt(window.width_ms.max(1), rate));
+        }
+        if let Some((window, value)) = samples.last() {
+            gathered.push(Input {
+                name: format!("{}{{{} ms}}", key.metric, key.part),
+                value: format!(
+                    "{} (last of {})",
+                    DirtyRate::from_bytes_per_second(*value),
+                    samples.len()
+                ),
+                source: "measured",
+                read: Some(window.end),
+            });
+        }
+    }
+    points.truncate(plimsoll_estimate::DIRTY_POINTS_MAX);
+    Ok(points)
+}

@@ -1,0 +1,368 @@
+//! The query service: what was seen, as it was seen. It estimates nothing.
+
+use std::collections::BTreeSet;
+
+use plimsoll_model::{Metric, NodeId, Part, SeriesKey, UnixMillis};
+use plimsoll_proto::parse::{self, ParseError};
+use plimsoll_proto::v1::query_service_server::QueryService;
+use plimsoll_proto::{render, v1};
+use plimsoll_store::{EventFilter, QueryError, SeriesFilter};
+use tonic::{Code, Request, Response, Status};
+
+use crate::known::{DomainRow, Known};
+use crate::page::{page, refused, status, unreadable};
+
+/// Usual and largest page of lists of things.
+const THINGS: (usize, usize) = (100, 1_000);
+/// Usual and largest page of lists of series.
+const SERIES: (usize, usize) = (1_000, 10_000);
+/// Samples of one series in one answer.
+const SAMPLES_MAX: usize = 11_000;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// What is known.
+    pub known: Known,
+}
+
+impl Query {
+    fn node(&self, node: NodeId) -> Result<v1::Node, QueryError> {
+        let now = self.known.clock.now();
+        let seen = self
+            .known
+            .store
+            .nodes()
+            .into_iter()
+            .find(|seen| seen.node == node);
+        let facts = self.known.node_facts(node);
+        let last = seen
+            .map(|seen| seen.last)
+            .max(facts.as_ref().map(|(_, seen)| *seen));
+        let running = self
+            .known
+            .domains_on(node)?
+            .iter()
+            .filter(|row| row.runs())
+            .count();
+        Ok(v1::Node {
+            node_id: node.as_bytes().to_vec(),
+            facts: facts.map(|(facts, seen)| render::node_facts(&facts, seen)),
+            last_seen_time: last.map(render::timestamp),
+            freshness: freshness(last.is_some_and(|last| self.known.is_fresh(last, now))),
+            running_domain_count: i32::try_from(running).unwrap_or(i32::MAX),
+            connected: self.known.roster.is_open(node),
+        })
+    }
+
+    fn domain(&self, row: &DomainRow) -> Result<v1::Domain, QueryError> {
+        let owner = self.known.owner(row.facts.domain)?;
+        Ok(v1::Domain {
+            facts: Some(render::domain_facts_with_node(&row.facts, row.facts_seen)),
+            state: row.state.and_then(|state| i32::try_from(state).ok()),
+            last_seen_time: Some(render::timestamp(row.last_seen)),
+            freshness: freshness(row.fresh),
+            owner: owner.is_some_and(|owner| owner.facts.node == row.facts.node),
+            hostname: self.known.hostname(row.facts.node),
+        })
+    }
+
+    fn domains(
+        &self,
+        node: Option<NodeId>,
+        fresh_only: bool,
+    ) -> Result<Vec<DomainRow>, QueryError> {
+        let nodes: BTreeSet<NodeId> = match node {
+            Some(node) => BTreeSet::from([node]),
+            None => self
+                .known
+                .store
+                .nodes()
+                .into_iter()
+                .map(|seen| seen.node)
+                .collect(),
+        };
+        let mut rows = Vec::new();
+        for node in nodes {
+            rows.extend(self.known.domains_on(node)?);
+        }
+        rows.retain(|row| row.fresh || !fresh_only);
+        rows.sort_by_key(|row| (row.facts.domain, row.facts.node));
+        Ok(rows)
+    }
+
+    fn select(&self, selector: Option<v1::SeriesSelector>) -> Result<Vec<SeriesKey>, ParseError> {
+        let selector = selector.unwrap_or_default();
+        let exact = Metric::from_name(&selector.metric);
+        let prefix = selector.metric.strip_suffix('*');
+        if exact.is_none() && prefix.is_none() && !selector.metric.is_empty() {
+            let problem = format!(
+                "{:?} is no metric; end it in * to match a beginning",
+                selector.metric
+            );
+            return Err(ParseError::new("selector.metric", problem));
+        }
+        let part = selector.part.as_deref().map(Part::named).transpose();
+        let filter = SeriesFilter {
+            node: parse::node_id_opt("selector.node_id", &selector.node_id)?,
+            domain: parse::domain_id_opt("selector.domain_id", &selector.domain_id)?,
+            metric: exact,
+            part: part.map_err(|error| ParseError::new("selector.part", error.to_string()))?,
+        };
+        let mut keys = self.known.store.series(&filter);
+        if let Some(prefix) = prefix {
+            keys.retain(|key| key.metric.name().starts_with(prefix));
+        }
+        Ok(keys)
+    }
+
+    fn range(&self, request: v1::QueryRangeRequest) -> Result<v1::QueryRangeResponse, Status> {
+        let from = parse::timestamp("start_time", request.start_time.as_ref())
+            .map_err(|error| refused(&error))?;
+        let to = match &request.end_time {
+            None => self.known.clock.now(),
+            at => parse::timestamp("end_time", at.as_ref()).map_err(|error| refused(&error))?,
+        };
+        let rate = request.function() == v1::RangeFunction::Rate;
+        let keys = self
+            .select(request.selector)
+            .map_err(|error| refused(&error))?;
+        let mut names = keys
+            .iter()
+            .map(|key| (key.metric, &key.part, key.subject.domain()));
+        let first = names.next().ok_or_else(|| {
+            status(
+                Code::NotFound,
+                "SERIES_NOT_FOUND",
+                "no series matches; ListSeries lists them",
+            )
+        })?;
+        if names.any(|other| other != first) {
+            let problem = "matches several series; name metric, part and domain";
+            return Err(refused(&ParseError::new("selector", problem)));
+        }
+        let series = keys
+            .iter()
+            .map(|key| self.samples(key, from, to, rate))
+            .collect::<Result<Vec<_>, _>>()?;
+        let series = series
+            .into_iter()
+            .filter(|series| !series.samples.is_empty())
+            .collect();
+        Ok(v1::QueryRangeResponse { series })
+    }
+
+    fn samples(
+        &self,
+        key: &SeriesKey,
+        from: UnixMillis,
+        to: UnixMillis,
+        rate: bool,
+    ) -> Result<v1::RangeSeries, Status> {
+        let samples: Vec<v1::Sample> = if rate {
+            let rates = self
+                .known
+                .store
+                .rate(key, from, to)
+                .map_err(|e| unreadable(&e))?;
+            rates.iter().map(rate_sample).collect()
+        } else {
+            let samples = self
+                .known
+                .store
+                .range(key, from, to)
+                .map_err(|e| unreadable(&e))?;
+            samples
+                .into_iter()
+                .map(|(window, value)| render::sample(window, value))
+                .collect()
+        };
+        if samples.len() > SAMPLES_MAX {
+            let problem = format!(
+                "the span holds {} samples, at most {SAMPLES_MAX} fit an answer; ask for less",
+                samples.len()
+            );
+            return Err(refused(&ParseError::new("start_time", problem)));
+        }
+        Ok(v1::RangeSeries {
+            series: Some(render::series(key)),
+            samples,
+        })
+    }
+}
+
+fn rate_sample(rate: &plimsoll_store::Rate) -> v1::Sample {
+    let span = rate.end.since(rate.begin);
+    let millis = span.as_millis().max(1);
+    let millionths = u128::from(rate.increase) * 1_000_000_000 / millis;
+    v1::Sample {
+        end_time: Some(render::timestamp(rate.end)),
+        width: Some(render::duration(span)),
+        value: i64::try_from(millionths).unwrap_or(i64::MAX),
+    }
+}
+
+fn freshness(fresh: bool) -> i32 {
+    if fresh {
+        v1::Freshness::Fresh.into()
+    } else {
+        v1::Freshness::Stale.into()
+    }
+}
+
+#[tonic::async_trait]
+impl QueryService for Query {
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let request = request.into_inner();
+        let all = self.known.store.nodes();
+        let (nodes, next_page_token) = page(all, request.page_size, &request.page_token, THINGS)
+            .map_err(|error| refused(&error))?;
+        let nodes = nodes
+            .into_iter()
+            .map(|seen| self.node(seen.node).map_err(|error| unreadable(&error)))
+            .collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::ListNodesResponse {
+            nodes,
+            next_page_token,
+        }))
+    }
+
+    async fn list_domains(
+        &self,
+        request: Request<v1::ListDomainsRequest>,
+    ) -> Result<Response<v1::ListDomainsResponse>, Status> {
+        let request = request.into_inner();
+        let node = parse::node_id_opt("node_id", &request.node_id).map_err(|e| refused(&e))?;
+        let all = self
+            .domains(node, request.fresh_only)
+            .map_err(|error| unreadable(&error))?;
+        let (rows, next_page_token) = page(all, request.page_size, &request.page_token, THINGS)
+            .map_err(|error| refused(&error))?;
+        let domains = rows
+            .iter()
+            .map(|row| self.domain(row).map_err(|error| unreadable(&error)))
+            .collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::ListDomainsResponse {
+            domains,
+            next_page_token,
+        }))
+    }
+
+    async fn list_series(
+        &self,
+        request: Request<v1::ListSeriesRequest>,
+    ) -> Result<Response<v1::ListSeriesResponse>, Status> {
+        let request = request.into_inner();
+        let all = self
+            .select(request.selector)
+            .map_err(|error| refused(&error))?;
+        let (keys, next_page_token) = page(all, request.page_size, &request.page_token, SERIES)
+            .map_err(|error| refused(&error))?;
+        let series = keys.iter().map(render::series).collect();
+        Ok(Response::new(v1::ListSeriesResponse {
+            series,
+            next_page_token,
+        }))
+    }
+
+    async fn get_latest(
+        &self,
+        request: Request<v1::GetLatestRequest>,
+    ) -> Result<Response<v1::GetLatestResponse>, Status> {
+        let request = request.into_inner();
+        let all = self
+            .select(request.selector)
+            .map_err(|error| refused(&error))?;
+        let (keys, next_page_token) = page(all, request.page_size, &request.page_token, SERIES)
+            .map_err(|error| refused(&error))?;
+        let mut readings = Vec::with_capacity(keys.len());
+        for key in &keys {
+            if let Some(read) = self.known.latest(key).map_err(|error| unreadable(&error))? {
+                readings.push(v1::LatestReading {
+                    series: Some(render::series(key)),
+                    sample: Some(render::sample(read.window, read.value)),
+                });
+            }
+        }
+        Ok(Response::new(v1::GetLatestResponse {
+            readings,
+            next_page_token,
+        }))
+    }
+
+    async fn query_range(
+        &self,
+        request: Request<v1::QueryRangeRequest>,
+    ) -> Result<Response<v1::QueryRangeResponse>, Status> {
+        self.range(request.into_inner()).map(Response::new)
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        let request = request.into_inner();
+        let domain =
+            parse::domain_id_opt("domain_id", &request.domain_id).map_err(|e| refused(&e))?;
+        let filter = EventFilter { node: None, domain };
+        let (first, last) = (
+            UnixMillis::from_millis(0),
+            UnixMillis::from_millis(i64::MAX),
+        );
+        let mut all = self.known.store.events(first, last, &filter);
+        all.reverse();
+        let (events, next_page_token) = page(all, request.page_size, &request.page_token, THINGS)
+            .map_err(|error| refused(&error))?;
+        let events = events
+            .iter()
+            .map(|event| v1::SeenEvent {
+                node_id: event.node.as_bytes().to_vec(),
+                event: Some(render::event(event)),
+            })
+            .collect();
+        Ok(Response::new(v1::ListEventsResponse {
+            events,
+            next_page_token,
+        }))
+    }
+
+    async fn list_gaps(
+        &self,
+        request: Request<v1::ListGapsRequest>,
+    ) -> Result<Response<v1::ListGapsResponse>, Status> {
+        let request = request.into_inner();
+        let nodes =
+            match parse::node_id_opt("node_id", &request.node_id).map_err(|e| refused(&e))? {
+                Some(node) => vec![node],
+                None => self
+                    .known
+                    .store
+                    .nodes()
+                    .into_iter()
+                    .map(|seen| seen.node)
+                    .collect(),
+            };
+        let mut all: Vec<_> = nodes
+            .into_iter()
+            .flat_map(|node| self.known.store.gaps(node))
+            .collect();
+        all.sort_by_key(|gap| gap.declared);
+        let (gaps, next_page_token) = page(all, request.page_size, &request.page_token, THINGS)
+            .map_err(|error| refused(&error))?;
+        let gaps = gaps
+            .iter()
+            .map(|gap| v1::SeenGap {
+                node_id: gap.node.as_bytes().to_vec(),
+                gap: Some(render::gap(gap)),
+                declared_time: Some(render::timestamp(gap.declared)),
+            })
+            .collect();
+        Ok(Response::new(v1::ListGapsResponse {
+            gaps,
+            next_page_token,
+        }))
+    }
+}

@@ -1,0 +1,124 @@
+//! Puts the house together: store, writer, services, reflection and health, until it is told to end.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use plimsoll_model::{Bandwidth, Clock};
+use plimsoll_proto::v1::estimate_service_server::EstimateServiceServer;
+use plimsoll_proto::v1::ingest_service_server::IngestServiceServer;
+use plimsoll_proto::v1::query_service_server::QueryServiceServer;
+use plimsoll_store::{Store, StoreOptions};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use crate::config::Config;
+use crate::forecast::Forecast;
+use crate::ingest::Ingest;
+use crate::known::Known;
+use crate::query::Query;
+use crate::roster::Roster;
+use crate::witness::Witness;
+use crate::writer::Writer;
+
+/// How often the store seals and forgets what is due.
+const UPKEEP: Duration = Duration::from_secs(60);
+/// Calls that one connection may have open.
+const STREAMS_MAX: u32 = 64;
+
+/// Serves until `stop` is ready; then closes streams and seals nothing more.
+pub async fn serve(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let store = open(config)?;
+    let assumed: Bandwidth = config.assumed_bandwidth.parse()?;
+    let roster = Arc::new(Roster::default());
+    let known = Known {
+        store: Arc::clone(&store),
+        roster: Arc::clone(&roster),
+        clock: Arc::clone(&clock),
+        interval: config.interval,
+    };
+    let (writer, thread) = Writer::start(Arc::clone(&store)).context("cannot start the writer")?;
+    let witness = Arc::new(Witness::new(known.clone(), assumed));
+    let ingest = Ingest {
+        store: Arc::clone(&store),
+        writer,
+        roster,
+        witness: Arc::clone(&witness),
+        clock: Arc::clone(&clock),
+    };
+    let upkeep = tokio::spawn(keep(Arc::clone(&store), clock));
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}; is another aggregator running?",
+            config.listen
+        )
+    })?;
+    tracing::info!(listen = %listener.local_addr()?, data_dir = %config.data_dir.display(), "serving");
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<IngestServiceServer<Ingest>>().await;
+    health.set_serving::<QueryServiceServer<Query>>().await;
+    health
+        .set_serving::<EstimateServiceServer<Forecast>>()
+        .await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(plimsoll_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .max_concurrent_streams(Some(STREAMS_MAX))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(IngestServiceServer::new(ingest))
+        .add_service(QueryServiceServer::new(Query {
+            known: known.clone(),
+        }))
+        .add_service(EstimateServiceServer::new(Forecast {
+            known,
+            witness,
+            assumed,
+        }))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
+        .await
+        .context("the server failed")?;
+    upkeep.abort();
+    tokio::task::spawn_blocking(move || thread.join())
+        .await?
+        .ok();
+    Ok(())
+}
+
+fn open(config: &Config) -> anyhow::Result<Arc<Store>> {
+    let retention = (!config.retention.is_zero()).then_some(config.retention);
+    let options = StoreOptions {
+        retention,
+        ..StoreOptions::default()
+    };
+    let (store, report) = Store::open(&config.data_dir, options)
+        .with_context(|| format!("cannot open the store in {}", config.data_dir.display()))?;
+    tracing::info!(?report, "store opened");
+    Ok(Arc::new(store))
+}
+
+async fn keep(store: Arc<Store>, clock: Arc<dyn Clock>) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let (store, now) = (Arc::clone(&store), clock.now());
+        match tokio::task::spawn_blocking(move || store.maintain(now)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(error = %error, "upkeep of the store failed"),
+            Err(error) => tracing::error!(error = %error, "upkeep of the store was cut off"),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The one writer of the store: gathers what streams bring, commits it together, and tells each of
+//! them when its part is on the disk. It decides nothing about what is written.
+
+use std::sync::Arc;
+
+use plimsoll_store::{AppendError, Appended, Record, Store};
+use tokio::sync::{mpsc, oneshot};
+
+/// Records that wait for the writer; a stream that finds no place waits, and so does its agent.
+const QUEUE_LENGTH: usize = 64;
+/// Records written with one fdatasync at most.
+const COMMIT_RECORDS_MAX: usize = 256;
+
+/// Why a record was not written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// The store refused or failed.
+    #[error("the store did not take the record")]
+    Store(#[source] Arc<AppendError>),
+    /// The writer has ended.
+    #[error("the store is closing")]
+    Closed,
+}
+
+struct Job {
+    record: Record,
+    reply: oneshot::Sender<Result<Appended, WriteError>>,
+}
+
+/// The door to the writer.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Writer {
+    /// Starts the writer on a thread of its own; it ends when the last door is dropped.
+    pub fn start(store: Arc<Store>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let (jobs, queue) = mpsc::channel(QUEUE_LENGTH);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || write_all(&store, queue))?;
+        Ok((Self { jobs }, thread))
+    }
+
+    /// Writes a record; when this returns, it is on the disk.
+    pub async fn write(&self, record: Record) -> Result<Appended, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs
+            .send(Job { record, reply })
+            .await
+            .map_err(|_| WriteError::Closed)?;
+        answer.await.map_err(|_| WriteError::Closed)?
+    }
+}
+
+fn write_all(store: &Store, mut queue: mpsc::Receiver<Job>) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut records = vec![first.record];
+        let mut replies = vec![first.reply];
+        while records.len() < COMMIT_RECORDS_MAX {
+            let Ok(job) = queue.try_recv() else { break };
+            records.push(job.record);
+            replies.push(job.reply);
+        }
+        match store.append(&records) {
+            Ok(outcomes) => replies
+                .into_iter()
+                .zip(outcomes)
+                .for_each(|(reply, outcome)| {
+                    // A stream that is gone will ask again what is durable.
+                    drop(reply.send(Ok(outcome)));
+                }),
+            Err(error) => {
+                tracing::error!(error = %error, "nothing was appended");
+                let error = Arc::new(error);
+                for reply in replies {
+                    drop(reply.send(Err(WriteError::Store(Arc::clone(&error)))));
+                }
+            }
+        }
+    }
+}
