@@ -185,11 +185,11 @@ impl DirtyModel {
 }
 
 /// Speeds of the classes, evenly spaced on a logarithmic scale: from a quarter of a write in the longest
-/// window to eight writes in the shortest. Slower writers look like a straight line to the
-/// windows, faster ones like pages that are always dirty.
+/// window, slower than which writers look like a straight line to the windows, to five writes in the
+/// shortest, beyond which 99 pages of 100 are dirty in each window and nothing tells them apart.
 fn speeds(shortest_s: f64, longest_s: f64) -> [f64; CLASSES] {
     let slowest = 0.25 / longest_s;
-    let fastest = 8.0 / shortest_s;
+    let fastest = 5.0 / shortest_s;
     let step = (fastest / slowest).powf(1.0 / (CLASSES as f64 - 1.0));
     let mut speed = slowest;
     [(); CLASSES].map(|()| {

@@ -181,7 +181,7 @@ fn said_by_formula(answer: &Estimate, formula: Formula) -> Said {
         converges: answer.is_some_and(|answer| answer.total_ms <= TIMEOUT_MS),
         total_ms: answer.map(|answer| answer.total_ms),
         bytes: answer.map(|answer| answer.bytes),
-        downtime_ms: answer.map(|answer| answer.downtime_ms.unwrap_or(0)),
+        downtime_ms: answer.and_then(|answer| answer.downtime_ms),
     }
 }
 
@@ -280,7 +280,7 @@ fn the_simulator_beats_the_formulas_on_real_migrations() {
         "{}",
         estimator.share_right()
     );
-    for (row, most) in [(&estimator, 0.05), (&capped_line, 0.05), (&truth, 0.04)] {
+    for (row, most) in [(&estimator, 0.035), (&capped_line, 0.08), (&truth, 0.025)] {
         let (middle, _) = spread(row.total.clone());
         assert!(middle <= most, "median error of the total: {middle}");
     }
@@ -293,21 +293,4 @@ fn the_simulator_beats_the_formulas_on_real_migrations() {
         f64::from(inside) >= 0.7 * f64::from(judged),
         "{inside} of {judged}"
     );
-}
-
-#[test]
-fn debug_lines() {
-    for (i, line) in lines(|_| LOOPBACK).iter().enumerate() {
-        let t = oracle(line);
-        let c = central(line);
-        let e = said_by_estimate(&estimate(&line.inputs).unwrap());
-        let o = &line.observed;
-        let r = |s: Option<u64>, w: Option<u64>| {
-            s.zip(w)
-                .map(|(s, w)| ((s as f64 / w as f64 - 1.0) * 1000.0).round() / 10.0)
-        };
-        writeln!(std::io::stdout(), "{i} obs {:?} {:?} | oracle {} {:?} b{:?} d{:?} | single {} {:?} b{:?} d{:?} | est {} {:?} {:?}", o.converged, o.downtime_ms,
-          t.converges, r(t.total_ms, o.total_ms), r(t.bytes, o.bytes), t.downtime_ms,
-          c.converges, r(c.total_ms, o.total_ms), r(c.bytes, o.bytes), c.downtime_ms, e.converges, r(e.total_ms, o.total_ms), estimate(&line.inputs).unwrap().probability).unwrap();
-    }
 }
