@@ -4,6 +4,11 @@
 //! TCG on two busy cores is no production cloud: the figures say how well the loop of QEMU is
 //! understood, not how a KVM host behaves.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot read its own data must stop"
+)]
+
 use std::io::Write as _;
 
 use plimsoll_estimate::{

@@ -1,6 +1,12 @@
 //! Holds the simulator against another one that keeps every page and draws every write: slow and
 //! literal, where the simulator of the crate is fast and works with expected values.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a literal simulator of pages reads best as arrays of pages, and must stop if it is wrong"
+)]
+
 use std::io::Write as _;
 
 use plimsoll_estimate::{
