@@ -1,2 +1,138 @@
-//! (being written)
-fn main() {}
+//! The agent's command line.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use plimsoll_agent::config::{self, Access, Config, ConfigError, LogFormat, Overrides};
+
+/// Samples this node and streams what it saw to an aggregator.
+#[derive(Debug, Parser)]
+#[command(name = "plimsoll-agent", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Samples and sends until it is told to stop.
+    Run(Settings),
+    /// Checks the configuration and prints what is in effect.
+    CheckConfig(Settings),
+    /// Works with configurations.
+    Config {
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Prints the commented default configuration.
+    Default,
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE", env = "PLIMSOLL_AGENT_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where the aggregator listens, such as http://127.0.0.1:7077.
+    #[arg(long, value_name = "URL")]
+    aggregator: Option<String>,
+    /// Where unsent samples are kept.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Libvirt's socket.
+    #[arg(long, value_name = "PATH")]
+    libvirt_socket: Option<PathBuf>,
+    /// What may be asked of libvirt.
+    #[arg(long, value_name = "ACCESS")]
+    libvirt_access: Option<Access>,
+    /// Time between two looks, such as 10s.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    interval: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let read: Result<humantime_serde::Serde<Duration>, _> =
+        serde_json::from_value(serde_json::Value::String(text.to_owned()));
+    read.map(humantime_serde::Serde::into_inner)
+        .map_err(|error| error.to_string())
+}
+
+impl Settings {
+    fn load(self) -> Result<(Config, config::Raw), ConfigError> {
+        let overrides = Overrides {
+            aggregator: self.aggregator,
+            state_dir: self.state_dir,
+            libvirt_socket: self.libvirt_socket,
+            libvirt_access: self.libvirt_access,
+            interval: self.interval,
+        };
+        config::load(self.config.as_deref(), &overrides)
+    }
+}
+
+fn main() -> ExitCode {
+    match act(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            match error.downcast_ref::<ConfigError>() {
+                Some(_) => ExitCode::from(config::EXIT_CONFIG),
+                None => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn complain(text: &str) {
+    // Nowhere is left to say that standard error is closed.
+    drop(writeln!(std::io::stderr().lock(), "plimsoll-agent: {text}"));
+}
+
+fn act(command: Command) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        Command::Config {
+            what: ConfigCommand::Default,
+        } => {
+            write!(out, "{}", config::DEFAULT_TOML)?;
+        }
+        Command::CheckConfig(settings) => {
+            let (_, raw) = settings.load()?;
+            write!(out, "{}", toml::to_string(&raw)?)?;
+        }
+        Command::Run(settings) => {
+            let (config, _) = settings.load()?;
+            drop(out);
+            log(config.log_format);
+            runtime()?.block_on(plimsoll_agent::run::run(config))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()
+}
+
+fn log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

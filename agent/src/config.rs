@@ -1,0 +1,222 @@
+//! Configuration: read once at the door, checked whole, and believed everywhere else.
+//!
+//! It does not watch files and does not end the process: the caller prints the error and exits 78.
+
+mod check;
+mod raw;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use plimsoll_model::{Bandwidth, ByteSize, NodeId, OvercommitFacts};
+
+pub use raw::{Access, Dirty, LogFormat, Raw};
+
+/// The commented default configuration.
+pub const DEFAULT_TOML: &str = include_str!("config/default.toml");
+
+/// Exit code of a program whose configuration is wrong, as sysexits names it.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// Why a configuration cannot be used. The text names file, line and key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration {}; create it with `plimsoll-agent config default`", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The text is not TOML, or holds a key that is not known.
+    #[error("{origin}:{line}: {message}")]
+    Syntax {
+        /// The file.
+        origin: String,
+        /// The line.
+        line: usize,
+        /// What is wrong there, naming the key.
+        message: String,
+    },
+    /// A key has a value that cannot be.
+    #[error("{origin}:{line}: {key}: {message}")]
+    Value {
+        /// The file, or the flags.
+        origin: String,
+        /// The line; 0 where the key stands in no file.
+        line: usize,
+        /// The key.
+        key: &'static str,
+        /// What is wrong, and what would do.
+        message: String,
+    },
+}
+
+/// Flags that stand above the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Where the aggregator listens.
+    pub aggregator: Option<String>,
+    /// Where the agent keeps its spool.
+    pub state_dir: Option<PathBuf>,
+    /// Libvirt's socket.
+    pub libvirt_socket: Option<PathBuf>,
+    /// What may be asked of libvirt.
+    pub libvirt_access: Option<Access>,
+    /// Time between two looks.
+    pub interval: Option<Duration>,
+}
+
+/// How libvirt is reached.
+#[derive(Debug, Clone)]
+pub struct Libvirt {
+    /// Its socket; found by itself if absent.
+    pub socket: Option<PathBuf>,
+    /// What may be asked of it.
+    pub access: Access,
+    /// The longest wait for one answer.
+    pub call_deadline: Duration,
+    /// Every how many intervals processors and disks of domains are read.
+    pub dear_every: u32,
+}
+
+/// The configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the aggregator listens.
+    pub aggregator: String,
+    /// Where the agent keeps its spool.
+    pub state_dir: PathBuf,
+    /// Time between two looks.
+    pub interval: Duration,
+    /// The node, where it is told.
+    pub node_id: Option<NodeId>,
+    /// The host name, where it is told.
+    pub hostname: Option<String>,
+    /// How libvirt is reached; absent if it is switched off.
+    pub libvirt: Option<Libvirt>,
+    /// How dirty rates are measured.
+    pub dirty: Dirty,
+    /// Interface that migrations use, where it is told.
+    pub migration_interface: Option<String>,
+    /// Address that migrations use, where it is told.
+    pub migration_address: Option<String>,
+    /// Bandwidth of migrations, where it is told.
+    pub migration_bandwidth: Option<Bandwidth>,
+    /// What the node promises, where it is told.
+    pub overcommit: Option<OvercommitFacts>,
+    /// Most bytes of the spool.
+    pub spool_size: ByteSize,
+    /// Form of the log.
+    pub log_format: LogFormat,
+}
+
+/// Loads and checks a configuration: the file if one is named, the defaults if none, flags above both.
+pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<(Config, Raw), ConfigError> {
+    let (text, origin) = match path {
+        None => (String::new(), "flags and defaults".to_owned()),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+                path: path.to_owned(),
+                source,
+            })?;
+            (text, path.display().to_string())
+        }
+    };
+    let mut raw = parse(&text, &origin)?;
+    raw.override_by(overrides);
+    let config = check::check(&raw).map_err(|wrong| ConfigError::Value {
+        line: line_of(&text, wrong.key),
+        origin,
+        key: wrong.key,
+        message: wrong.message,
+    })?;
+    Ok((config, raw))
+}
+
+/// Reads the text of a configuration without checking its values.
+pub fn parse(text: &str, origin: &str) -> Result<Raw, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.get(..start).unwrap_or(text);
+        ConfigError::Syntax {
+            origin: origin.to_owned(),
+            line: before.matches('\n').count() + 1,
+            message: error.message().replace('\n', " "),
+        }
+    })
+}
+
+/// Finds the line on which a key such as `dirty.windows` is set; 0 if it is not.
+fn line_of(text: &str, key: &str) -> usize {
+    let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let mut here = String::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[') {
+            here = header.trim_end_matches(']').trim().to_owned();
+        } else if here == section
+            && let Some((found, _)) = line.split_once('=')
+            && found.trim() == name
+        {
+            return number + 1;
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_default_is_the_default() {
+        let printed = parse(DEFAULT_TOML, "default").unwrap();
+        assert_eq!(printed, Raw::default());
+    }
+
+    #[test]
+    fn every_optional_key_of_the_printed_default_is_a_key() {
+        let uncommented: String = DEFAULT_TOML
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let raw = parse(&uncommented, "default").unwrap();
+        assert!(check::check(&raw).is_ok());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = parse("interval = \"10s\"\nintervall = \"5s\"\n", "a.toml").unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("a.toml:2: unknown field `intervall`"),
+            "{text}"
+        );
+        assert!(!text.contains('\n'));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_is_named_with_its_key_and_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.toml");
+        std::fs::write(&path, "\n[dirty]\nevery = \"60s\"\nwindows = [\"1s\"]\n").unwrap();
+        let error = load(Some(&path), &Overrides::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(":4: dirty.windows: at least two"), "{text}");
+    }
+
+    #[test]
+    fn flags_stand_above_the_file() {
+        let overrides = Overrides {
+            interval: Some(Duration::from_secs(2)),
+            ..Overrides::default()
+        };
+        let (config, raw) = load(None, &overrides).unwrap();
+        assert_eq!(config.interval, Duration::from_secs(2));
+        assert!(toml::to_string(&raw).unwrap().contains("interval = \"2s\""));
+    }
+}

@@ -1,0 +1,242 @@
+//! The configuration as it is written. It holds texts and numbers nobody has checked yet.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Overrides;
+
+/// What may be asked of libvirt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Reads only.
+    #[default]
+    ReadOnly,
+    /// Reads, and measurements of dirty rates, which equals root on the node.
+    ReadWrite,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Raw {
+    /// Where the aggregator listens.
+    pub aggregator: String,
+    /// Where the agent keeps its spool.
+    pub state_dir: PathBuf,
+    /// Time between two looks.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// Who the node is.
+    pub node: RawNode,
+    /// How libvirt is reached.
+    pub libvirt: RawLibvirt,
+    /// How dirty rates are measured.
+    pub dirty: Dirty,
+    /// What migrations use.
+    pub migration: RawMigration,
+    /// What the node promises.
+    pub overcommit: RawOvercommit,
+    /// What is kept while the aggregator is away.
+    pub spool: RawSpool,
+    /// The log.
+    pub log: RawLog,
+}
+
+/// Who the node is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawNode {
+    /// UUID of the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Host name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+}
+
+/// How libvirt is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLibvirt {
+    /// Whether it is asked at all.
+    pub enabled: bool,
+    /// Its socket; found by itself if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+    /// What may be asked of it.
+    pub access: Access,
+    /// The longest wait for one answer.
+    #[serde(with = "humantime_serde")]
+    pub call_deadline: Duration,
+    /// Every how many intervals processors and disks of domains are read.
+    pub dear_every: u32,
+}
+
+/// How dirty rates are measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dirty {
+    /// Lengths of the measurements.
+    #[serde(with = "windows_text")]
+    pub windows: Vec<Duration>,
+    /// How old the last measurement of a domain may become.
+    #[serde(with = "humantime_serde")]
+    pub every: Duration,
+    /// Measurements under way at once.
+    pub concurrent_max: usize,
+}
+
+/// What migrations use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawMigration {
+    /// Interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Bandwidth; the card's speed if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<String>,
+}
+
+/// What the node promises.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawOvercommit {
+    /// Virtual processors per processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_ratio: Option<String>,
+    /// Promised memory per installed memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_ratio: Option<String>,
+    /// Processors kept for the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_cpus: Option<u32>,
+    /// Memory kept for the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_memory: Option<String>,
+}
+
+/// What is kept while the aggregator is away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawSpool {
+    /// Most bytes on the disk.
+    pub size: String,
+}
+
+/// The log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLog {
+    /// Its form.
+    pub format: LogFormat,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            aggregator: "http://127.0.0.1:7077".to_owned(),
+            state_dir: PathBuf::from("/var/lib/plimsoll-agent"),
+            interval: Duration::from_secs(10),
+            node: RawNode::default(),
+            libvirt: RawLibvirt::default(),
+            dirty: Dirty::default(),
+            migration: RawMigration::default(),
+            overcommit: RawOvercommit::default(),
+            spool: RawSpool::default(),
+            log: RawLog::default(),
+        }
+    }
+}
+
+impl Default for RawLibvirt {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            socket: None,
+            access: Access::ReadOnly,
+            call_deadline: Duration::from_secs(3),
+            dear_every: 1,
+        }
+    }
+}
+
+impl Default for Dirty {
+    fn default() -> Self {
+        Self {
+            windows: vec![Duration::from_secs(1), Duration::from_secs(5)],
+            every: Duration::from_secs(60),
+            concurrent_max: 1,
+        }
+    }
+}
+
+impl Default for RawSpool {
+    fn default() -> Self {
+        Self {
+            size: "512MiB".to_owned(),
+        }
+    }
+}
+
+impl Raw {
+    /// Puts flags above what the file says.
+    pub fn override_by(&mut self, flags: &Overrides) {
+        if let Some(aggregator) = &flags.aggregator {
+            self.aggregator.clone_from(aggregator);
+        }
+        if let Some(state_dir) = &flags.state_dir {
+            self.state_dir.clone_from(state_dir);
+        }
+        if let Some(socket) = &flags.libvirt_socket {
+            self.libvirt.socket = Some(socket.clone());
+        }
+        if let Some(access) = flags.libvirt_access {
+            self.libvirt.access = access;
+        }
+        if let Some(interval) = flags.interval {
+            self.interval = interval;
+        }
+    }
+}
+
+/// Lengths of time as texts in a list.
+mod windows_text {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Text(#[serde(with = "humantime_serde")] Duration);
+
+    pub(super) fn serialize<S: Serializer>(
+        windows: &[Duration],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(windows.iter().map(|window| Text(*window)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Duration>, D::Error> {
+        let texts = Vec::<Text>::deserialize(deserializer)?;
+        Ok(texts.into_iter().map(|text| text.0).collect())
+    }
+}

@@ -1,0 +1,12 @@
+//! The eyes of Plimsoll: samples a compute node and streams what it saw.
+//!
+//! It estimates nothing and listens on nothing; a source that fails is left out and named in the log.
+
+pub mod body;
+pub mod config;
+pub mod look;
+pub mod run;
+pub mod sampler;
+pub mod source;
+pub mod spool;
+pub mod uplink;

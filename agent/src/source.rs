@@ -1,0 +1,3 @@
+//! Sources of samples. Each reads one part of the world and knows neither batches nor the wire.
+
+pub mod host;

@@ -1,0 +1,171 @@
+//! The host itself: /proc and /sys, read through files that stay open.
+//!
+//! Every source fails alone: it gives no reading and one line in the log until it works again. It
+//! reads nothing about guests.
+
+pub mod facts;
+mod files;
+pub mod parse;
+mod sys;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_model::{Clock, Metric, Monotonic, NodeId, Part, Subject, Sweep, UnixMillis, Window};
+
+use crate::look::Values;
+use files::KeptFile;
+
+/// Time between two lists of interfaces, disks and file systems.
+const RELIST_EVERY: Duration = Duration::from_secs(60);
+
+/// A parser of one file.
+type Parser = fn(&str, &mut Values, u64);
+
+/// The files of which each is a source: path below the root and parser.
+const SOURCES: [(&str, Parser); 7] = [
+    ("proc/stat", parse::stat),
+    ("proc/meminfo", parse::meminfo),
+    ("proc/loadavg", parse::loadavg),
+    ("proc/diskstats", parse::diskstats),
+    ("proc/pressure/cpu", parse::psi_cpu),
+    ("proc/pressure/memory", parse::psi_memory),
+    ("proc/pressure/io", parse::psi_io),
+];
+
+/// Reads the host.
+#[derive(Debug)]
+pub struct Host {
+    root: PathBuf,
+    node: NodeId,
+    clock: Arc<dyn Clock>,
+    ticks_per_second: u64,
+    files: Vec<(KeptFile, Parser)>,
+    entries: sys::Entries,
+    listed: Option<Monotonic>,
+}
+
+impl Host {
+    /// Makes a reader of the host whose file system begins at `root`.
+    pub fn new(root: &Path, node: NodeId, clock: Arc<dyn Clock>) -> Self {
+        let files = SOURCES
+            .iter()
+            .map(|(path, parser)| (KeptFile::new(root.join(path)), *parser))
+            .collect();
+        Self {
+            root: root.to_owned(),
+            node,
+            clock,
+            ticks_per_second: rustix::param::clock_ticks_per_second(),
+            files,
+            entries: sys::Entries::default(),
+            listed: None,
+        }
+    }
+
+    /// Reads all sources; each gives a sweep of its own, with its own window.
+    pub fn read(&mut self) -> Vec<Sweep> {
+        let now = self.clock.monotonic();
+        if self
+            .listed
+            .is_none_or(|listed| now.since(listed) >= RELIST_EVERY)
+        {
+            self.entries.relist(&self.root);
+            self.listed = Some(now);
+        }
+        let mut sweeps = Vec::with_capacity(self.files.len() + 2);
+        let subject = Subject::Node(self.node);
+        for (file, parser) in &mut self.files {
+            let begin = self.clock.now();
+            let mut values = Values::default();
+            if let Some(text) = file.read() {
+                parser(text, &mut values, self.ticks_per_second);
+            }
+            sweeps.extend(values.sweep(subject, Window::between(begin, self.clock.now())));
+        }
+        let begin = self.clock.now();
+        let mut values = Values::default();
+        self.entries.read(&self.root, &mut values);
+        sweeps.extend(values.sweep(subject, Window::between(begin, self.clock.now())));
+        sweeps
+    }
+}
+
+/// Makes a sweep of one value of the node.
+pub fn node_value(node: NodeId, metric: Metric, value: u64, at: UnixMillis) -> Sweep {
+    Sweep {
+        subject: Subject::Node(node),
+        window: Window::between(at, at),
+        values: vec![(metric, Part::whole(), value)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_model::SystemClock;
+
+    use super::*;
+
+    fn found(sweeps: &[Sweep], metric: Metric, part: &str) -> Option<u64> {
+        let mut values = sweeps.iter().flat_map(|sweep| &sweep.values);
+        values
+            .find(|(m, p, _)| *m == metric && p.as_str() == part)
+            .map(|(_, _, value)| *value)
+    }
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn host(root: &Path) -> Host {
+        let mut host = Host::new(root, NodeId::random(), Arc::new(SystemClock::new()));
+        host.ticks_per_second = 100;
+        host
+    }
+
+    #[test]
+    fn a_host_with_a_few_files_gives_just_their_readings() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "proc/loadavg", "0.50 1.25 2.00 1/100 12345\n");
+        write(
+            root.path(),
+            "sys/class/net/eth0/statistics/rx_bytes",
+            "42\n",
+        );
+        write(root.path(), "sys/class/net/eth0/speed", "-1\n");
+        write(root.path(), "sys/class/net/eth0/mtu", "1500\n");
+        write(root.path(), "sys/class/net/eth0/operstate", "up\n");
+
+        let sweeps = host(root.path()).read();
+
+        assert_eq!(found(&sweeps, Metric::HostLoad5, ""), Some(1_250_000));
+        assert_eq!(found(&sweeps, Metric::HostNetRxBytes, "eth0"), Some(42));
+        assert_eq!(found(&sweeps, Metric::HostNetMtu, "eth0"), Some(1500));
+        assert_eq!(found(&sweeps, Metric::HostNetOperstate, "eth0"), Some(1));
+        assert_eq!(
+            found(&sweeps, Metric::HostNetSpeed, "eth0"),
+            None,
+            "-1 is no speed"
+        );
+        assert_eq!(found(&sweeps, Metric::HostMemTotal, ""), None);
+    }
+
+    #[test]
+    fn a_file_that_vanishes_gives_no_reading_and_comes_back() {
+        let root = tempfile::tempdir().unwrap();
+        let mut host = host(root.path());
+        assert_eq!(host.read(), []);
+        write(root.path(), "proc/loadavg", "1.00 1.00 1.00 1/1 1\n");
+        assert_eq!(found(&host.read(), Metric::HostLoad1, ""), Some(1_000_000));
+    }
+
+    #[test]
+    fn this_machine_can_be_read() {
+        let sweeps = host(Path::new("/")).read();
+        assert!(found(&sweeps, Metric::HostMemTotal, "").is_some_and(|bytes| bytes > 0));
+        assert!(found(&sweeps, Metric::HostCpuTimeUser, "0").is_some());
+    }
+}

@@ -1,0 +1,223 @@
+//! Entries of /sys and file systems: lists that change seldom, numbers that change often.
+
+use std::path::Path;
+
+use plimsoll_model::{Bandwidth, ByteSize, Metric};
+
+use super::parse::kib;
+use crate::look::Values;
+
+/// Most entries of one kind.
+const ENTRIES_MAX: usize = 512;
+
+const NET_COUNTERS: [(&str, Metric); 8] = [
+    ("rx_bytes", Metric::HostNetRxBytes),
+    ("rx_packets", Metric::HostNetRxPackets),
+    ("rx_errors", Metric::HostNetRxErrs),
+    ("rx_dropped", Metric::HostNetRxDrop),
+    ("tx_bytes", Metric::HostNetTxBytes),
+    ("tx_packets", Metric::HostNetTxPackets),
+    ("tx_errors", Metric::HostNetTxErrs),
+    ("tx_dropped", Metric::HostNetTxDrop),
+];
+
+const HUGE_PAGES: [(&str, Metric); 3] = [
+    ("nr_hugepages", Metric::HostHugepagesTotal),
+    ("free_hugepages", Metric::HostHugepagesFree),
+    ("resv_hugepages", Metric::HostHugepagesResv),
+];
+
+/// File systems that hold files, and are not views of the kernel.
+const REAL_FILE_SYSTEMS: [&str; 12] = [
+    "ext2",
+    "ext3",
+    "ext4",
+    "xfs",
+    "btrfs",
+    "zfs",
+    "nfs",
+    "nfs4",
+    "ceph",
+    "fuse.glusterfs",
+    "gfs2",
+    "ocfs2",
+];
+
+/// What there is to read.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    interfaces: Vec<String>,
+    numa_nodes: Vec<u32>,
+    huge_page_sizes_kib: Vec<u32>,
+    cpus: Vec<u32>,
+    mounts: Vec<String>,
+}
+
+/// Reads a small text; absent if there is none.
+pub(super) fn text(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path)
+        .ok()
+        .map(|text| text.trim().to_owned())
+}
+
+/// Reads a number that is not negative; drivers say -1 for what they do not know.
+pub(super) fn number(path: &Path) -> Option<u64> {
+    text(path)?.parse().ok()
+}
+
+/// Lists the names in a directory.
+pub(super) fn names(path: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .take(ENTRIES_MAX)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+fn numbered(path: &Path, prefix: &str, suffix: &str) -> Vec<u32> {
+    let names = names(path);
+    let number = |name: &String| {
+        name.strip_prefix(prefix)?
+            .strip_suffix(suffix)?
+            .parse()
+            .ok()
+    };
+    names.iter().filter_map(number).collect()
+}
+
+impl Entries {
+    pub(super) fn relist(&mut self, root: &Path) {
+        // Taps of guests are told as their guests' cards.
+        let of_a_guest = |name: &String| name.starts_with("vnet") || name.starts_with("tap");
+        self.interfaces = names(&root.join("sys/class/net"));
+        self.interfaces
+            .retain(|name| name != "lo" && !of_a_guest(name));
+        self.numa_nodes = numbered(&root.join("sys/devices/system/node"), "node", "");
+        self.huge_page_sizes_kib =
+            numbered(&root.join("sys/kernel/mm/hugepages"), "hugepages-", "kB");
+        self.cpus = numbered(&root.join("sys/devices/system/cpu"), "cpu", "");
+        let mounts = text(&root.join("proc/self/mounts")).unwrap_or_default();
+        self.mounts = mount_points(&mounts);
+    }
+
+    pub(super) fn read(&self, root: &Path, values: &mut Values) {
+        for name in &self.interfaces {
+            read_interface(&root.join("sys/class/net").join(name), name, values);
+        }
+        if !self.cpus.is_empty() {
+            values.whole(
+                Metric::HostCpuCount,
+                u64::try_from(self.cpus.len()).unwrap_or(0),
+            );
+        }
+        for cpu in &self.cpus {
+            let path = root.join(format!("sys/devices/system/cpu/cpu{cpu}/cpufreq"));
+            for (file, metric) in [
+                ("scaling_cur_freq", Metric::HostCpuFreqCur),
+                ("cpuinfo_max_freq", Metric::HostCpuFreqMax),
+            ] {
+                if let Some(khz) = number(&path.join(file)) {
+                    values.indexed(metric, *cpu, khz.saturating_mul(1_000));
+                }
+            }
+        }
+        for node in &self.numa_nodes {
+            let path = root.join(format!("sys/devices/system/node/node{node}/meminfo"));
+            read_numa_node(&text(&path).unwrap_or_default(), *node, values);
+        }
+        for size in &self.huge_page_sizes_kib {
+            let path = root.join(format!("sys/kernel/mm/hugepages/hugepages-{size}kB"));
+            for (file, metric) in HUGE_PAGES {
+                if let Some(pages) = number(&path.join(file)) {
+                    values.indexed(metric, *size, pages);
+                }
+            }
+        }
+        for mount in &self.mounts {
+            read_mount(root, mount, values);
+        }
+    }
+}
+
+fn read_interface(path: &Path, name: &str, values: &mut Values) {
+    for (file, metric) in NET_COUNTERS {
+        if let Some(count) = number(&path.join("statistics").join(file)) {
+            values.named(metric, name, count);
+        }
+    }
+    if let Some(speed) = speed(path) {
+        values.named(Metric::HostNetSpeed, name, speed.bytes_per_second());
+    }
+    if let Some(mtu) = number(&path.join("mtu")) {
+        values.named(Metric::HostNetMtu, name, mtu);
+    }
+    if let Some(up) = is_up(path) {
+        values.named(Metric::HostNetOperstate, name, u64::from(up));
+    }
+}
+
+/// Reads the speed that a card tells; absent where its driver does not know.
+pub(super) fn speed(interface: &Path) -> Option<Bandwidth> {
+    number(&interface.join("speed"))
+        .filter(|mbit| (1..u64::from(u32::MAX)).contains(mbit))
+        .map(Bandwidth::from_mbit_per_second)
+}
+
+/// Reads whether an interface is up; absent where its driver does not know.
+pub(super) fn is_up(interface: &Path) -> Option<bool> {
+    match text(&interface.join("operstate"))?.as_str() {
+        "up" => Some(true),
+        "unknown" => None,
+        _ => Some(false),
+    }
+}
+
+fn read_numa_node(text: &str, node: u32, values: &mut Values) {
+    for line in text.lines() {
+        let Some((name, rest)) = line.split_once(':') else {
+            continue;
+        };
+        let metric = match name.rsplit_once(' ').map(|(_, name)| name) {
+            Some("MemTotal") => Metric::HostMemNumaTotal,
+            Some("MemFree") => Metric::HostMemNumaFree,
+            _ => continue,
+        };
+        if let Some(kib) = kib(rest) {
+            values.indexed(metric, node, ByteSize::from_kib(kib).bytes());
+        }
+    }
+}
+
+fn mount_points(mounts: &str) -> Vec<String> {
+    let mut points = Vec::new();
+    for line in mounts.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        if let (Some(_), Some(point), Some(kind)) = (fields.next(), fields.next(), fields.next())
+            && REAL_FILE_SYSTEMS.contains(&kind)
+            && points.len() < ENTRIES_MAX
+        {
+            points.push(point.to_owned());
+        }
+    }
+    points.sort_unstable();
+    points.dedup();
+    points
+}
+
+fn read_mount(root: &Path, mount: &str, values: &mut Values) {
+    let path = root.join(mount.trim_start_matches('/'));
+    // A directory only: asking a bind-mounted file would tell the same file system again.
+    if !path.is_dir() {
+        return;
+    }
+    if let Ok(told) = rustix::fs::statvfs(&path) {
+        let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
+        values.named(Metric::HostFsSize, mount, bytes(told.f_blocks));
+        values.named(Metric::HostFsAvail, mount, bytes(told.f_bavail));
+    }
+}

@@ -1,0 +1,222 @@
+//! The spool: what was seen and is not yet acknowledged, on the disk, bounded.
+//!
+//! A session is a directory, a segment a file of records, each with its checksum. A segment holds the
+//! declarations its batches need, so it can be read alone. What is dropped or cannot be read back
+//! becomes a gap that is sent in its place. It knows no network. Where the disk fails, segments are
+//! kept in memory, fewer of them, and the log says so.
+
+mod record;
+mod segment;
+mod session;
+
+use std::path::{Path, PathBuf};
+
+use plimsoll_model::{SessionId, UnixMillis};
+use plimsoll_proto::v1;
+
+use crate::body::{Body, Book};
+pub use record::Frame;
+pub use segment::SEGMENT_BYTES_MAX;
+pub use session::Cursor;
+use session::Session;
+
+/// Most bytes kept in memory when the disk fails.
+pub const MEMORY_BYTES_MAX: u64 = 32 << 20;
+/// Most bytes of batches that were refused by the aggregator.
+const QUARANTINE_BYTES_MAX: u64 = 16 << 20;
+/// Earlier sessions that are kept; the aggregator remembers no more.
+const SESSIONS_MAX: usize = 16;
+
+/// Why the spool cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use spool directory {}; make it writable for the agent, or set state_dir", path.display())]
+pub struct SpoolError {
+    /// The directory.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// Unacknowledged batches of this run and of earlier ones.
+#[derive(Debug)]
+pub struct Spool {
+    directory: PathBuf,
+    bytes_max: u64,
+    /// Oldest first; the last one is this run's.
+    sessions: Vec<Session>,
+    book: Book,
+}
+
+impl Spool {
+    /// Opens the spool and begins a session; without a usable disk it works in memory.
+    pub fn open(directory: &Path, bytes_max: u64, now: UnixMillis) -> Self {
+        let mut sessions = match session::find(directory) {
+            Ok(sessions) => sessions,
+            Err(error) => {
+                let error = SpoolError {
+                    path: directory.to_owned(),
+                    source: error,
+                };
+                tracing::warn!(error = chain(&error), "samples are kept in memory only");
+                Vec::new()
+            }
+        };
+        while sessions.len() >= SESSIONS_MAX {
+            let forgotten = sessions.remove(0);
+            tracing::warn!(session = %forgotten.id(), "a session too old for the aggregator is forgotten");
+            forgotten.delete();
+        }
+        sessions.push(Session::begin(directory, SessionId::random(), now));
+        Self {
+            directory: directory.to_owned(),
+            bytes_max,
+            sessions,
+            book: Book::default(),
+        }
+    }
+
+    /// Returns the session of this run.
+    pub fn current(&self) -> Option<SessionId> {
+        self.sessions.last().map(Session::id)
+    }
+
+    /// Returns the sessions that have something to send, oldest first, and this run's.
+    pub fn sessions(&self) -> Vec<SessionId> {
+        self.sessions.iter().map(Session::id).collect()
+    }
+
+    /// Returns the numbers of this session's series.
+    pub fn book(&mut self) -> &mut Book {
+        &mut self.book
+    }
+
+    /// Appends a body as the next batch of this session and returns its sequence number.
+    pub fn push(&mut self, body: &Body) -> Option<u64> {
+        let book = &self.book;
+        let session = self.sessions.last_mut()?;
+        let sequence = session.push(body, book);
+        self.keep_within_bounds();
+        Some(sequence)
+    }
+
+    fn keep_within_bounds(&mut self) {
+        while self.disk_bytes() > self.bytes_max || self.memory_bytes() > MEMORY_BYTES_MAX {
+            let memory_only = self.disk_bytes() <= self.bytes_max;
+            let dropped = self
+                .sessions
+                .iter_mut()
+                .any(|session| session.drop_oldest(memory_only));
+            if !dropped {
+                break;
+            }
+        }
+    }
+
+    /// Counts the bytes on the disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.sessions.iter().map(Session::disk_bytes).sum()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.sessions.iter().map(Session::memory_bytes).sum()
+    }
+
+    /// Makes what was appended survive a power cut.
+    pub fn sync(&mut self) {
+        if let Some(session) = self.sessions.last_mut() {
+            session.sync();
+        }
+    }
+
+    fn find(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.iter_mut().find(|session| session.id() == id)
+    }
+
+    /// Returns the first sequence number that is still there and the one the next batch will get.
+    pub fn range(&mut self, id: SessionId) -> Option<(u64, u64)> {
+        self.find(id).map(|session| session.range())
+    }
+
+    /// Makes sure that the aggregator, which says what it has, will find each later number or a gap.
+    pub fn resume(&mut self, id: SessionId, durable: u64) -> Option<Cursor> {
+        let session = self.find(id)?;
+        session.resume(durable);
+        Some(session.cursor(durable.saturating_add(1)))
+    }
+
+    /// Reads some frames from a cursor on; none if all was read.
+    pub fn read(&mut self, id: SessionId, cursor: &mut Cursor) -> Vec<Frame> {
+        self.find(id)
+            .map_or_else(Vec::new, |session| session.read(cursor))
+    }
+
+    /// Deletes what the aggregator has on its disk.
+    pub fn acknowledge(&mut self, id: SessionId, durable: u64) {
+        if let Some(session) = self.find(id) {
+            session.acknowledge(durable);
+        }
+    }
+
+    /// Forgets an earlier session of which nothing is left to send.
+    pub fn finish(&mut self, id: SessionId) {
+        if self.current() == Some(id) {
+            return;
+        }
+        if let Some(at) = self.sessions.iter().position(|session| session.id() == id) {
+            self.sessions.remove(at).delete();
+        }
+    }
+
+    /// Sets a batch aside that the aggregator will never take, and puts a gap in its place.
+    pub fn reject(&mut self, id: SessionId, sequence: u64) {
+        let directory = self.directory.join("quarantine");
+        if let Some(body) = self.find(id).and_then(|session| session.reject(sequence)) {
+            let path = directory.join(format!("{id}-{sequence}.batch"));
+            if let Err(error) = quarantine(&directory, &path, &body) {
+                tracing::warn!(%error, path = %path.display(), "a refused batch could not be set aside");
+            }
+        }
+    }
+
+    /// Whether something of this run is not acknowledged.
+    pub fn has_unacknowledged(&self) -> bool {
+        self.sessions
+            .last()
+            .is_some_and(Session::has_unacknowledged)
+    }
+
+    /// Returns the declarations of this session's series with the given numbers.
+    pub fn declarations(&self, numbers: impl Iterator<Item = u32>) -> Vec<v1::SeriesDeclaration> {
+        numbers
+            .filter_map(|number| self.book.declaration(number).cloned())
+            .collect()
+    }
+}
+
+fn quarantine(directory: &Path, path: &Path, body: &[u8]) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let mut held = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    for entry in std::fs::read_dir(directory)? {
+        held = held.saturating_add(entry?.metadata()?.len());
+    }
+    if held > QUARANTINE_BYTES_MAX {
+        return Err(std::io::Error::from(std::io::ErrorKind::StorageFull));
+    }
+    std::fs::write(path, body)
+}
+
+/// Renders an error and its sources in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

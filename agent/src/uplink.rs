@@ -1,0 +1,209 @@
+//! The uplink: sends what is in the spool and deletes what is acknowledged. One stream at a time.
+//!
+//! It makes no samples and judges none; what the aggregator refuses becomes a gap.
+
+mod stream;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use plimsoll_model::{Clock, NodeId, SessionId};
+use plimsoll_proto::v1::ingest_service_client::IngestServiceClient;
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::spool::{Spool, chain};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+const HEALTHY: Duration = Duration::from_secs(60);
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
+const KEEPALIVE_WAIT: Duration = Duration::from_secs(5);
+
+/// The spool, shared by the sampler, which writes, and the uplink, which reads.
+#[derive(Debug, Clone)]
+pub struct SharedSpool(Arc<Mutex<Spool>>);
+
+impl SharedSpool {
+    /// Shares a spool.
+    pub fn new(spool: Spool) -> Self {
+        Self(Arc::new(Mutex::new(spool)))
+    }
+
+    /// Locks it; a thread that panicked leaves it usable, since its files are the truth.
+    pub fn lock(&self) -> MutexGuard<'_, Spool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works on it where waiting for a disk holds up nobody; absent if the work was cut off.
+    pub async fn with<T, F>(&self, work: F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Spool) -> T + Send + 'static,
+    {
+        let shared = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&mut shared.lock())).await;
+        done.map_err(|error| tracing::error!(%error, "work on the spool was cut off"))
+            .ok()
+    }
+}
+
+/// What the uplink needs.
+#[derive(Debug, Clone)]
+pub struct Uplink {
+    /// Where the aggregator listens.
+    pub url: String,
+    /// The node, told where there is no certificate to tell it.
+    pub node: NodeId,
+    /// What is sent.
+    pub spool: SharedSpool,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Grows whenever a batch was added.
+    pub added: watch::Receiver<u64>,
+    /// The latest values, for the live lane.
+    pub latest: crate::sampler::Latest,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The URL cannot be used.
+    #[error("{url:?} is not a URL of an aggregator; correct `aggregator`")]
+    Url {
+        /// The URL.
+        url: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// Nobody answers.
+    #[error(
+        "cannot reach the aggregator at {url}; start it, or correct `aggregator` in the configuration"
+    )]
+    Unreachable {
+        /// The URL.
+        url: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The aggregator ended the stream.
+    #[error("the aggregator ended the stream: {}: {}", .0.code(), .0.message())]
+    Ended(Box<tonic::Status>),
+    /// The aggregator does not answer in time.
+    #[error("the aggregator does not answer the greeting")]
+    Silent,
+    /// The aggregator said what the protocol does not allow.
+    #[error("the aggregator broke the protocol: {0}")]
+    Protocol(&'static str),
+}
+
+impl From<tonic::Status> for StreamError {
+    fn from(status: tonic::Status) -> Self {
+        Self::Ended(Box::new(status))
+    }
+}
+
+impl Uplink {
+    /// Sends until it is dropped.
+    pub async fn run(mut self) {
+        let mut backoff = BACKOFF_MIN;
+        let mut told: Option<String> = None;
+        loop {
+            let began = self.clock.monotonic();
+            let mut welcomed = false;
+            let error = match self.turns(&mut welcomed, &mut told).await {
+                Ok(()) => continue,
+                Err(error) => error,
+            };
+            let text = chain(&error);
+            let class = error.to_string();
+            if told.as_ref() == Some(&class) {
+                tracing::debug!(error = text, "the aggregator is still away");
+            } else {
+                tracing::warn!(
+                    error = text,
+                    "samples are kept in the spool until the aggregator takes them"
+                );
+                told = Some(class);
+            }
+            if welcomed && self.clock.monotonic().since(began) >= HEALTHY {
+                backoff = BACKOFF_MIN;
+            }
+            let wait = patience(&error, backoff);
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Sends the oldest session; the others follow with turns of their own.
+    async fn turns(
+        &mut self,
+        welcomed: &mut bool,
+        told: &mut Option<String>,
+    ) -> Result<(), StreamError> {
+        let mut client = self.connect().await?;
+        loop {
+            let sessions: Vec<SessionId> = self
+                .spool
+                .with(|spool| spool.sessions())
+                .await
+                .unwrap_or_default();
+            let Some((first, _)) = sessions.split_first() else {
+                return Err(StreamError::Protocol("there is no session to send"));
+            };
+            let mut on_welcome = || {
+                if !*welcomed || told.is_some() {
+                    tracing::info!(url = self.url, "connected to the aggregator");
+                }
+                *welcomed = true;
+                *told = None;
+            };
+            stream::Turn {
+                url: &self.url,
+                node: self.node,
+                spool: &self.spool,
+                clock: self.clock.as_ref(),
+                added: &mut self.added,
+                latest: &self.latest,
+            }
+            .run(&mut client, *first, &mut on_welcome)
+            .await?;
+        }
+    }
+
+    async fn connect(&self) -> Result<IngestServiceClient<Channel>, StreamError> {
+        let url = || self.url.clone();
+        let endpoint = Endpoint::from_shared(self.url.clone())
+            .map_err(|source| StreamError::Url { url: url(), source })?
+            .connect_timeout(CONNECT_MAX)
+            .http2_keep_alive_interval(KEEPALIVE_EVERY)
+            .keep_alive_timeout(KEEPALIVE_WAIT)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|source| StreamError::Unreachable { url: url(), source })?;
+        Ok(IngestServiceClient::new(channel))
+    }
+}
+
+/// Returns how long to wait: anything up to the backoff, so that a fleet does not come at once; at
+/// least a minute where trying again soon cannot help.
+fn patience(error: &StreamError, backoff: Duration) -> Duration {
+    let jittered = backoff.mul_f64(fastrand::f64());
+    match error {
+        StreamError::Ended(status)
+            if matches!(
+                status.code(),
+                tonic::Code::Unauthenticated | tonic::Code::PermissionDenied
+            ) =>
+        {
+            Duration::from_secs(60) + jittered
+        }
+        _ => jittered.max(Duration::from_millis(50)),
+    }
+}
