@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_estimate::{DowntimeProfile, Policy};
-use plimsoll_model::{Bandwidth, DomainId, MigrationMode, UnixMillis};
+use plimsoll_model::{Bandwidth, DomainId, MigrationMode};
 use plimsoll_proto::parse::{self, ParseError};
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::estimate_service_server::EstimateService;
@@ -13,7 +13,7 @@ use prost::Message as _;
 use tonic::{Code, Request, Response, Status};
 
 use crate::known::{DomainRow, Known};
-use crate::page::{page, refused, status, unreadable};
+use crate::page::{page, refused, status};
 use crate::planner::{self, PlanError, Question};
 use crate::witness::{DOCUMENT_MIGRATION, Witness};
 use crate::{answer, room};
@@ -34,10 +34,7 @@ pub struct Forecast {
 
 impl Forecast {
     fn row(&self, domain: DomainId) -> Result<DomainRow, Status> {
-        let owner = self
-            .known
-            .owner(domain)
-            .map_err(|error| unreadable(&error))?;
+        let owner = self.known.owner(domain);
         owner.ok_or_else(|| {
             let message = format!("no node ever told of domain {domain}; ListDomains lists them");
             status(Code::NotFound, "DOMAIN_NOT_FOUND", message)
@@ -169,7 +166,6 @@ fn unplanned(error: &PlanError) -> Status {
             "INVALID_INPUT",
             format!("{error}: {source}"),
         ),
-        PlanError::Store(source) => unreadable(source),
     }
 }
 
@@ -196,18 +192,8 @@ impl EstimateService for Forecast {
         let request = request.into_inner();
         let domain =
             parse::domain_id_opt("domain_id", &request.domain_id).map_err(|e| refused(&e))?;
-        let (first, last) = (
-            UnixMillis::from_millis(0),
-            UnixMillis::from_millis(i64::MAX),
-        );
         let mut all = Vec::new();
-        for document in self
-            .known
-            .store
-            .documents(DOCUMENT_MIGRATION, first, last)
-            .iter()
-            .rev()
-        {
+        for document in self.known.store.documents(DOCUMENT_MIGRATION).iter().rev() {
             match v1::Migration::decode(document.payload.as_slice()) {
                 Ok(migration) => all.push(migration),
                 Err(error) => tracing::error!(error = %error, "a migration record cannot be read"),

@@ -47,6 +47,7 @@ struct Session {
     node: NodeId,
     session: SessionId,
     series: SeriesTable,
+    replies: Replies,
 }
 
 #[tonic::async_trait]
@@ -87,17 +88,21 @@ impl Ingest {
             }
             None => return Ok(()),
         };
-        let (mut session, welcome) = self.greet(&hello).map_err(|error| refused(&error))?;
+        let (mut session, welcome) = self
+            .greet(&hello, replies)
+            .map_err(|error| refused(&error))?;
         let place = self.roster.sit(session.node);
         tracing::info!(node = %session.node, session = %session.session, "stream opened");
-        let result = self
-            .converse(&mut session, welcome, &place, frames, replies)
-            .await;
+        let result = self.converse(&mut session, welcome, &place, frames).await;
         self.roster.leave(session.node, place.epoch);
         result
     }
 
-    fn greet(&self, hello: &v1::Hello) -> Result<(Session, v1::Welcome), ParseError> {
+    fn greet(
+        &self,
+        hello: &v1::Hello,
+        replies: &Replies,
+    ) -> Result<(Session, v1::Welcome), ParseError> {
         if hello.protocol_version != PROTOCOL_VERSION {
             let problem = format!(
                 "{} is not spoken here, only {PROTOCOL_VERSION}",
@@ -121,6 +126,7 @@ impl Ingest {
                 node,
                 session,
                 series: SeriesTable::new(node, session),
+                replies: replies.clone(),
             },
             welcome,
         ))
@@ -132,14 +138,13 @@ impl Ingest {
         welcome: v1::Welcome,
         place: &Place,
         frames: &mut Streaming<v1::IngestRequest>,
-        replies: &Replies,
     ) -> Result<(), Status> {
         let mut superseded = place.superseded.clone();
         let welcome = v1::Welcome {
             stream_epoch: place.epoch,
             ..welcome
         };
-        answer(replies, Reply::Welcome(welcome)).await?;
+        answer(&session.replies, Reply::Welcome(welcome)).await?;
         loop {
             let frame = tokio::select! {
                 frame = frames.message() => frame?,
@@ -155,7 +160,7 @@ impl Ingest {
                 )));
             };
             if let Some(reply) = self.take(session, frame).await? {
-                answer(replies, reply).await?;
+                answer(&session.replies, reply).await?;
             }
         }
     }

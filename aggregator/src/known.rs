@@ -8,7 +8,7 @@ use plimsoll_model::{
     Clock, DomainFacts, DomainId, Fact, Metric, NodeFacts, NodeId, Part, Reading, SeriesKey,
     Subject, UnixMillis,
 };
-use plimsoll_store::{QueryError, SeriesFilter, Store};
+use plimsoll_store::{SeriesFilter, Store};
 
 use crate::roster::Roster;
 
@@ -68,18 +68,18 @@ impl Known {
     }
 
     /// Returns the newest value of a series, stored or live.
-    pub fn latest(&self, key: &SeriesKey) -> Result<Option<Reading>, QueryError> {
-        let stored = self.store.latest(key)?;
+    pub fn latest(&self, key: &SeriesKey) -> Option<Reading> {
+        let stored = self.store.latest(key);
         let live = self.roster.live(key);
-        Ok(match (stored, live) {
+        match (stored, live) {
             (Some(stored), Some(live)) if live.window > stored.window => Some(live),
             (Some(stored), _) => Some(stored),
             (None, live) => live,
-        })
+        }
     }
 
     /// Returns the newest value of a metric of the whole subject.
-    pub fn whole(&self, subject: Subject, metric: Metric) -> Result<Option<Reading>, QueryError> {
+    pub fn whole(&self, subject: Subject, metric: Metric) -> Option<Reading> {
         self.latest(&SeriesKey {
             subject,
             metric,
@@ -103,9 +103,9 @@ impl Known {
             .unwrap_or_else(|| node.to_string())
     }
 
-    fn row(&self, fact: Fact, now: UnixMillis) -> Result<Option<DomainRow>, QueryError> {
+    fn row(&self, fact: Fact, now: UnixMillis) -> Option<DomainRow> {
         let Fact::Domain { seen, facts } = fact else {
-            return Ok(None);
+            return None;
         };
         let mut row = DomainRow {
             facts,
@@ -114,39 +114,37 @@ impl Known {
             last_seen: seen,
             fresh: false,
         };
-        if let Some(state) = self.whole(row.subject(), Metric::VmState)? {
+        if let Some(state) = self.whole(row.subject(), Metric::VmState) {
             row.state = Some(state.value);
             row.last_seen = row.last_seen.max(state.window.end);
         }
         row.fresh = self.is_fresh(row.last_seen, now);
-        Ok(Some(row))
+        Some(row)
     }
 
     /// Lists a domain on every node that told of it, the newest first.
-    pub fn domain(&self, domain: DomainId) -> Result<Vec<DomainRow>, QueryError> {
+    pub fn domain(&self, domain: DomainId) -> Vec<DomainRow> {
         let now = self.clock.now();
         let rows = self.store.facts_of(domain).into_iter();
-        rows.filter_map(|fact| self.row(fact, now).transpose())
-            .collect()
+        rows.filter_map(|fact| self.row(fact, now)).collect()
     }
 
     /// Lists the domains that a node told of.
-    pub fn domains_on(&self, node: NodeId) -> Result<Vec<DomainRow>, QueryError> {
+    pub fn domains_on(&self, node: NodeId) -> Vec<DomainRow> {
         let now = self.clock.now();
         let rows = self.store.domain_facts_on(node).into_iter();
-        rows.filter_map(|fact| self.row(fact, now).transpose())
-            .collect()
+        rows.filter_map(|fact| self.row(fact, now)).collect()
     }
 
     /// Returns the row on which a domain runs: the fresh running one, else the one last seen.
-    pub fn owner(&self, domain: DomainId) -> Result<Option<DomainRow>, QueryError> {
-        let rows = self.domain(domain)?;
+    pub fn owner(&self, domain: DomainId) -> Option<DomainRow> {
+        let rows = self.domain(domain);
         let running = rows
             .iter()
             .filter(|row| row.runs())
             .max_by_key(|row| row.last_seen);
         let last = rows.iter().max_by_key(|row| row.last_seen);
-        Ok(running.or(last).cloned())
+        running.or(last).cloned()
     }
 
     /// Lists the series of a metric of one subject.

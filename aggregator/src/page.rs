@@ -1,7 +1,6 @@
 //! Pages of lists and the errors that every service answers with. It knows no list.
 
 use plimsoll_proto::parse::ParseError;
-use plimsoll_store::QueryError;
 use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -18,12 +17,6 @@ pub fn status(code: Code, reason: &'static str, message: impl Into<String>) -> S
 /// Renders a field that was refused.
 pub fn refused(error: &ParseError) -> Status {
     status(Code::InvalidArgument, "INVALID_FIELD", error.to_string())
-}
-
-/// Renders a store that cannot be read.
-pub fn unreadable(error: &QueryError) -> Status {
-    tracing::error!(error = %error, "the store cannot be read");
-    status(Code::DataLoss, "STORE_UNREADABLE", error.to_string())
 }
 
 /// Cuts a page out of a whole list; the token is the place where the next page begins.

@@ -8,7 +8,6 @@ use plimsoll_estimate::{
     zero_fraction_from_rss,
 };
 use plimsoll_model::{Bandwidth, ByteSize, DirtyRate, Metric, NodeId, UnixMillis};
-use plimsoll_store::QueryError;
 
 use crate::known::{DomainRow, Known};
 
@@ -80,9 +79,6 @@ pub enum PlanError {
     /// An input cannot be.
     #[error("the inputs do not fit together")]
     Input(#[from] InputError),
-    /// The store failed.
-    #[error("the store cannot be read")]
-    Store(#[from] QueryError),
 }
 
 /// Makes the estimate for a domain on its node, from what was known at `as_of`.
@@ -113,7 +109,7 @@ pub fn plan(
         .max()
         .map(|read| u64::try_from(as_of.since(read).as_millis()).unwrap_or(u64::MAX));
     inputs.has_balloon = known
-        .whole(row.subject(), Metric::VmMemGuestLastUpdate)?
+        .whole(row.subject(), Metric::VmMemGuestLastUpdate)
         .is_some_and(|at| at.value > 0);
     let estimate = plimsoll_estimate::estimate(&inputs)?;
     Ok(Answer {
@@ -131,7 +127,7 @@ fn memory_total(
     gathered: &mut Vec<Input>,
 ) -> Result<ByteSize, PlanError> {
     if let Some(read) = known
-        .whole(row.subject(), Metric::VmMemMax)?
+        .whole(row.subject(), Metric::VmMemMax)
         .filter(|read| read.value > 0)
     {
         let size = ByteSize::from_bytes(read.value);
@@ -226,7 +222,7 @@ fn zero_fraction(
     memory: ByteSize,
     gathered: &mut Vec<Input>,
 ) -> Result<Option<plimsoll_model::Ratio>, PlanError> {
-    let Some(rss) = known.whole(row.subject(), Metric::VmMemRss)? else {
+    let Some(rss) = known.whole(row.subject(), Metric::VmMemRss) else {
         return Ok(None);
     };
     let size = ByteSize::from_bytes(rss.value);
@@ -253,7 +249,7 @@ fn dirty_points(
 ) -> Result<Vec<DirtyPoint>, PlanError> {
     let mut points = Vec::new();
     for key in known.parts(row.subject(), Metric::VmDirtyRate) {
-        let samples = known.store.range(&key, as_of.minus(DIRTY_HORIZON), as_of)?;
+        let samples = known.store.range(&key, as_of.minus(DIRTY_HORIZON), as_of);
         for (window, value) in &samples {
             let rate = DirtyRate::from_bytes_per_second(*value);
             points.push(DirtyPoint::libvirt(window.width_ms.max(1), rate));

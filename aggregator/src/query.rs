@@ -6,11 +6,11 @@ use plimsoll_model::{Metric, NodeId, Part, SeriesKey, UnixMillis};
 use plimsoll_proto::parse::{self, ParseError};
 use plimsoll_proto::v1::query_service_server::QueryService;
 use plimsoll_proto::{render, v1};
-use plimsoll_store::{EventFilter, QueryError, SeriesFilter};
+use plimsoll_store::{EventFilter, SeriesFilter};
 use tonic::{Code, Request, Response, Status};
 
 use crate::known::{DomainRow, Known};
-use crate::page::{page, refused, status, unreadable};
+use crate::page::{page, refused, status};
 
 /// Usual and largest page of lists of things.
 const THINGS: (usize, usize) = (100, 1_000);
@@ -27,7 +27,7 @@ pub struct Query {
 }
 
 impl Query {
-    fn node(&self, node: NodeId) -> Result<v1::Node, QueryError> {
+    fn node(&self, node: NodeId) -> v1::Node {
         let now = self.known.clock.now();
         let seen = self
             .known
@@ -41,37 +41,33 @@ impl Query {
             .max(facts.as_ref().map(|(_, seen)| *seen));
         let running = self
             .known
-            .domains_on(node)?
+            .domains_on(node)
             .iter()
             .filter(|row| row.runs())
             .count();
-        Ok(v1::Node {
+        v1::Node {
             node_id: node.as_bytes().to_vec(),
             facts: facts.map(|(facts, seen)| render::node_facts(&facts, seen)),
             last_seen_time: last.map(render::timestamp),
             freshness: freshness(last.is_some_and(|last| self.known.is_fresh(last, now))),
             running_domain_count: i32::try_from(running).unwrap_or(i32::MAX),
             connected: self.known.roster.is_open(node),
-        })
+        }
     }
 
-    fn domain(&self, row: &DomainRow) -> Result<v1::Domain, QueryError> {
-        let owner = self.known.owner(row.facts.domain)?;
-        Ok(v1::Domain {
+    fn domain(&self, row: &DomainRow) -> v1::Domain {
+        let owner = self.known.owner(row.facts.domain);
+        v1::Domain {
             facts: Some(render::domain_facts_with_node(&row.facts, row.facts_seen)),
             state: row.state.and_then(|state| i32::try_from(state).ok()),
             last_seen_time: Some(render::timestamp(row.last_seen)),
             freshness: freshness(row.fresh),
             owner: owner.is_some_and(|owner| owner.facts.node == row.facts.node),
             hostname: self.known.hostname(row.facts.node),
-        })
+        }
     }
 
-    fn domains(
-        &self,
-        node: Option<NodeId>,
-        fresh_only: bool,
-    ) -> Result<Vec<DomainRow>, QueryError> {
+    fn domains(&self, node: Option<NodeId>, fresh_only: bool) -> Vec<DomainRow> {
         let nodes: BTreeSet<NodeId> = match node {
             Some(node) => BTreeSet::from([node]),
             None => self
@@ -84,11 +80,11 @@ impl Query {
         };
         let mut rows = Vec::new();
         for node in nodes {
-            rows.extend(self.known.domains_on(node)?);
+            rows.extend(self.known.domains_on(node));
         }
         rows.retain(|row| row.fresh || !fresh_only);
         rows.sort_by_key(|row| (row.facts.domain, row.facts.node));
-        Ok(rows)
+        rows
     }
 
     fn select(&self, selector: Option<v1::SeriesSelector>) -> Result<Vec<SeriesKey>, ParseError> {
@@ -160,18 +156,10 @@ impl Query {
         rate: bool,
     ) -> Result<v1::RangeSeries, Status> {
         let samples: Vec<v1::Sample> = if rate {
-            let rates = self
-                .known
-                .store
-                .rate(key, from, to)
-                .map_err(|e| unreadable(&e))?;
+            let rates = self.known.store.rate(key, from, to);
             rates.iter().map(rate_sample).collect()
         } else {
-            let samples = self
-                .known
-                .store
-                .range(key, from, to)
-                .map_err(|e| unreadable(&e))?;
+            let samples = self.known.store.range(key, from, to);
             samples
                 .into_iter()
                 .map(|(window, value)| render::sample(window, value))
@@ -220,10 +208,7 @@ impl QueryService for Query {
         let all = self.known.store.nodes();
         let (nodes, next_page_token) = page(all, request.page_size, &request.page_token, THINGS)
             .map_err(|error| refused(&error))?;
-        let nodes = nodes
-            .into_iter()
-            .map(|seen| self.node(seen.node).map_err(|error| unreadable(&error)))
-            .collect::<Result<_, _>>()?;
+        let nodes = nodes.into_iter().map(|seen| self.node(seen.node)).collect();
         Ok(Response::new(v1::ListNodesResponse {
             nodes,
             next_page_token,
@@ -236,15 +221,10 @@ impl QueryService for Query {
     ) -> Result<Response<v1::ListDomainsResponse>, Status> {
         let request = request.into_inner();
         let node = parse::node_id_opt("node_id", &request.node_id).map_err(|e| refused(&e))?;
-        let all = self
-            .domains(node, request.fresh_only)
-            .map_err(|error| unreadable(&error))?;
+        let all = self.domains(node, request.fresh_only);
         let (rows, next_page_token) = page(all, request.page_size, &request.page_token, THINGS)
             .map_err(|error| refused(&error))?;
-        let domains = rows
-            .iter()
-            .map(|row| self.domain(row).map_err(|error| unreadable(&error)))
-            .collect::<Result<_, _>>()?;
+        let domains = rows.iter().map(|row| self.domain(row)).collect();
         Ok(Response::new(v1::ListDomainsResponse {
             domains,
             next_page_token,
@@ -280,7 +260,7 @@ impl QueryService for Query {
             .map_err(|error| refused(&error))?;
         let mut readings = Vec::with_capacity(keys.len());
         for key in &keys {
-            if let Some(read) = self.known.latest(key).map_err(|error| unreadable(&error))? {
+            if let Some(read) = self.known.latest(key) {
                 readings.push(v1::LatestReading {
                     series: Some(render::series(key)),
                     sample: Some(render::sample(read.window, read.value)),

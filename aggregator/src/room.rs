@@ -12,12 +12,11 @@ use plimsoll_model::{
 };
 use plimsoll_proto::parse::{self, ParseError};
 use plimsoll_proto::{render, v1};
-use plimsoll_store::QueryError;
 use tonic::{Code, Status};
 
 use crate::answer;
 use crate::known::Known;
-use crate::page::{refused, status, unreadable};
+use crate::page::{refused, status};
 use crate::planner::Input;
 
 /// One processor, in the unit of the sum.
@@ -141,13 +140,13 @@ struct Promised {
     arriving_memory: u64,
 }
 
-fn promised(known: &Known, node: NodeId) -> Result<Promised, QueryError> {
+fn promised(known: &Known, node: NodeId) -> Promised {
     let mut sum = Promised::default();
-    for row in known.domains_on(node)?.iter().filter(|row| row.fresh) {
+    for row in known.domains_on(node).iter().filter(|row| row.fresh) {
         let vcpus = u64::from(row.facts.vcpu_count.unwrap_or(0));
         let memory = row.facts.memory_max.map_or(0, ByteSize::bytes);
         if known
-            .owner(row.facts.domain)?
+            .owner(row.facts.domain)
             .is_some_and(|owner| owner.facts.node == node)
         {
             sum.vcpus += vcpus;
@@ -158,7 +157,7 @@ fn promised(known: &Known, node: NodeId) -> Result<Promised, QueryError> {
             sum.arriving_memory += memory;
         }
     }
-    Ok(sum)
+    sum
 }
 
 fn of_node(known: &Known, node: NodeId, question: &Question) -> Result<v1::NodeHeadroom, Status> {
@@ -170,8 +169,7 @@ fn of_node(known: &Known, node: NodeId, question: &Question) -> Result<v1::NodeH
     };
     let (facts, seen) = facts.ok_or_else(unknown)?;
     let (cpus, memory) = facts.cpu_count.zip(facts.memory).ok_or_else(unknown)?;
-    let sums = promised(known, node).map_err(|error| unreadable(&error))?;
-    let own = facts.overcommit;
+    let sums = promised(known, node);
     let from = now.minus(question.horizon);
     let mut inputs = vec![Input {
         name: "node.facts".to_owned(),
@@ -185,41 +183,20 @@ fn of_node(known: &Known, node: NodeId, question: &Question) -> Result<v1::NodeH
         u64::from(cpus),
         (from, now),
         question.percentile,
-    )
-    .map_err(|error| unreadable(&error))?;
-    let memory_used = memory_used(known, node, (from, now), question.percentile)
-        .map_err(|error| unreadable(&error))?;
+    );
+    let memory_used = memory_used(known, node, (from, now), question.percentile);
     note_use(&mut inputs, question, cpu_used, memory_used);
-    let state = HostState {
-        cpu: ResourceState {
-            total: u64::from(cpus) * CPU,
-            reserved: cpu_reserve(question, own) * CPU,
-            ratio: question
-                .cpu_ratio
-                .or(own.map(|own| own.cpu_ratio))
-                .unwrap_or(Ratio::ONE),
-            allocated: sums.vcpus * CPU,
-            in_flight: sums.arriving_vcpus * CPU,
-            used: cpu_used.map(|(used, _)| used),
-            margin: question.margin,
-        },
-        memory: ResourceState {
-            total: memory.bytes(),
-            reserved: question
-                .reserved_memory
-                .or(own.map(|own| own.reserved_memory.bytes()))
-                .unwrap_or(0),
-            ratio: question
-                .memory_ratio
-                .or(own.map(|own| own.memory_ratio))
-                .unwrap_or(Ratio::ONE),
-            allocated: sums.memory,
-            in_flight: sums.arriving_memory,
-            used: memory_used.map(|(used, _)| used),
-            margin: question.margin,
-        },
-        network: None,
-    };
+    let used = (
+        cpu_used.map(|(used, _)| used),
+        memory_used.map(|(used, _)| used),
+    );
+    let state = state(
+        (u64::from(cpus), memory.bytes()),
+        question,
+        facts.overcommit,
+        &sums,
+        used,
+    );
     let room = headroom(&state, &MoveCost::default())
         .map_err(|error| status(Code::InvalidArgument, "INVALID_INPUT", error.to_string()))?;
     let mut qualities = Vec::new();
@@ -241,6 +218,46 @@ fn of_node(known: &Known, node: NodeId, question: &Question) -> Result<v1::NodeH
         (&state, &room),
         (now, inputs, qualities),
     ))
+}
+
+/// Puts together what is told, asked and measured.
+fn state(
+    (cpus, memory): (u64, u64),
+    question: &Question,
+    own: Option<OvercommitFacts>,
+    sums: &Promised,
+    used: (Option<u64>, Option<u64>),
+) -> HostState {
+    HostState {
+        cpu: ResourceState {
+            total: cpus * CPU,
+            reserved: cpu_reserve(question, own) * CPU,
+            ratio: question
+                .cpu_ratio
+                .or(own.map(|own| own.cpu_ratio))
+                .unwrap_or(Ratio::ONE),
+            allocated: sums.vcpus * CPU,
+            in_flight: sums.arriving_vcpus * CPU,
+            used: used.0,
+            margin: question.margin,
+        },
+        memory: ResourceState {
+            total: memory,
+            reserved: question
+                .reserved_memory
+                .or(own.map(|own| own.reserved_memory.bytes()))
+                .unwrap_or(0),
+            ratio: question
+                .memory_ratio
+                .or(own.map(|own| own.memory_ratio))
+                .unwrap_or(Ratio::ONE),
+            allocated: sums.memory,
+            in_flight: sums.arriving_memory,
+            used: used.1,
+            margin: question.margin,
+        },
+        network: None,
+    }
 }
 
 fn cpu_reserve(question: &Question, own: Option<OvercommitFacts>) -> u64 {
@@ -294,12 +311,12 @@ fn cpu_used(
     cpus: u64,
     span: (UnixMillis, UnixMillis),
     percent: i32,
-) -> Result<Option<(u64, UnixMillis)>, QueryError> {
+) -> Option<(u64, UnixMillis)> {
     // Idle and waiting time per second, summed over processors that were read together.
     let mut idle: BTreeMap<UnixMillis, f64> = BTreeMap::new();
     for metric in [Metric::HostCpuTimeIdle, Metric::HostCpuTimeIowait] {
         for key in known.parts(Subject::Node(node), metric) {
-            for rate in known.store.rate(&key, span.0, span.1)? {
+            for rate in known.store.rate(&key, span.0, span.1) {
                 *idle.entry(rate.end).or_default() += rate.per_second() / 1e9;
             }
         }
@@ -309,7 +326,7 @@ fn cpu_used(
         let busy = (1.0 - (idle / cpus as f64).clamp(0.0, 1.0)) * 1e6;
         Ratio::from_millionths(format!("{busy:.0}").parse().unwrap_or(0)).of(cpus * CPU)
     };
-    Ok(percentile(idle.values().map(used).collect(), percent).zip(last))
+    percentile(idle.values().map(used).collect(), percent).zip(last)
 }
 
 fn memory_used(
@@ -317,26 +334,23 @@ fn memory_used(
     node: NodeId,
     span: (UnixMillis, UnixMillis),
     percent: i32,
-) -> Result<Option<(u64, UnixMillis)>, QueryError> {
+) -> Option<(u64, UnixMillis)> {
     let key = |metric| known.parts(Subject::Node(node), metric).into_iter().next();
-    let Some((total, available)) = key(Metric::HostMemTotal).zip(key(Metric::HostMemAvailable))
-    else {
-        return Ok(None);
-    };
+    let (total, available) = key(Metric::HostMemTotal).zip(key(Metric::HostMemAvailable))?;
     let totals: BTreeMap<_, _> = known
         .store
-        .range(&total, span.0, span.1)?
+        .range(&total, span.0, span.1)
         .into_iter()
         .collect();
     let mut last = None;
     let mut used = Vec::new();
-    for (window, available) in known.store.range(&available, span.0, span.1)? {
+    for (window, available) in known.store.range(&available, span.0, span.1) {
         if let Some(total) = totals.get(&window) {
             used.push(total.saturating_sub(available));
             last = Some(window.end);
         }
     }
-    Ok(percentile(used, percent).zip(last))
+    percentile(used, percent).zip(last)
 }
 
 fn name(resource: Resource) -> &'static str {

@@ -116,8 +116,7 @@ async fn keep(store: Arc<Store>, clock: Arc<dyn Clock>) {
         ticks.tick().await;
         let (store, now) = (Arc::clone(&store), clock.now());
         match tokio::task::spawn_blocking(move || store.maintain(now)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::error!(error = %error, "upkeep of the store failed"),
+            Ok(()) => {}
             Err(error) => tracing::error!(error = %error, "upkeep of the store was cut off"),
         }
     }

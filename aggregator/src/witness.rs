@@ -125,11 +125,7 @@ impl Witness {
             Some(asked) => (Some(asked.answer), v1::PredictionOrigin::Asked),
             None => self.predict(domain, event, policy),
         };
-        let row = self
-            .known
-            .domain(domain)
-            .ok()
-            .and_then(|rows| rows.into_iter().next());
+        let row = self.known.domain(domain).into_iter().next();
         let migration = v1::Migration {
             domain_id: domain.as_bytes().to_vec(),
             domain_name: row.map(|row| row.facts.name).unwrap_or_default(),
@@ -149,7 +145,7 @@ impl Witness {
         event: &Event,
         policy: Policy,
     ) -> (Option<v1::EstimateMigrationResponse>, v1::PredictionOrigin) {
-        let rows = self.known.domain(domain).unwrap_or_default();
+        let rows = self.known.domain(domain);
         let Some(row) = rows.iter().find(|row| row.facts.node == event.node) else {
             return (None, v1::PredictionOrigin::Unspecified);
         };
@@ -201,7 +197,7 @@ impl Witness {
             .as_ref()
             .map(|said| hold_against(said, end, event.seen.since(began)));
         if migration.target_node_id.is_empty() && end.end == MigrationEnd::Completed {
-            let rows = self.known.domain(domain).unwrap_or_default();
+            let rows = self.known.domain(domain);
             let target = rows.iter().find(|row| row.facts.node != event.node);
             migration.target_node_id = target
                 .map(|row| row.facts.node.as_bytes().to_vec())

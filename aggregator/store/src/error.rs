@@ -80,66 +80,6 @@ pub enum AppendError {
     },
 }
 
-/// Why upkeep did not finish. Nothing is lost; the next call tries again unless writes have stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum MaintainError {
-    /// The disk is full.
-    #[error("no space left for {}; free space on its file system or shorten the retention", path.display())]
-    Full {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// Writes have stopped.
-    #[error("writes to {} have stopped after a failure: {reason}; check the disk, then restart", path.display())]
-    Poisoned {
-        /// The file.
-        path: PathBuf,
-        /// The first failure.
-        reason: String,
-    },
-    /// The system refused.
-    #[error("upkeep cannot {action} {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// Why a question about samples has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum QueryError {
-    /// A block is damaged; other blocks can still be read.
-    #[error(
-        "block {} is damaged at byte {offset}: {what}; run `store check` and restore the file from a backup",
-        path.display()
-    )]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// Where.
-        offset: u64,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// The system refused.
-    #[error("cannot read block {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
-
 /// What opening a store found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
@@ -151,8 +91,6 @@ pub struct RecoveryReport {
     pub torn: Option<Torn>,
     /// Holes in what should be whole; what follows them was read.
     pub holes: Vec<Hole>,
-    /// Why the index was made anew, if it was.
-    pub index_rebuilt: Option<String>,
 }
 
 /// The end of the last segment, cut off because a frame in it was not whole.

@@ -2,19 +2,13 @@
 
 use std::time::Duration;
 
-use plimsoll_model::{
-    Batch, DomainId, Incarnation, Metric, NodeId, Part, SampleGap, SeriesKey, UnixMillis,
-};
+use plimsoll_model::{Batch, DomainId, Metric, NodeId, Part, SampleGap, SeriesKey, UnixMillis};
 
 /// How a store is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// How long samples are kept, in whole hours of their own time; absent keeps them for ever.
+    /// How long samples stay in memory, where queries find them; absent keeps them for ever.
     pub retention: Option<Duration>,
-    /// How old the oldest sample in memory may grow before it is sealed into a block.
-    pub seal_age: Duration,
-    /// How many samples may gather in memory before they are sealed.
-    pub seal_samples: usize,
     /// How long a segment of the log may grow before the next one begins.
     pub segment_bytes: u64,
 }
@@ -23,8 +17,6 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             retention: None,
-            seal_age: Duration::from_secs(3600),
-            seal_samples: 16_000_000,
             segment_bytes: 64 << 20,
         }
     }
@@ -118,19 +110,6 @@ pub struct NodeSeen {
     pub last: UnixMillis,
 }
 
-/// One incarnation of a domain the store has samples of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DomainSeen {
-    /// The domain.
-    pub domain: DomainId,
-    /// The node.
-    pub node: NodeId,
-    /// The QEMU process.
-    pub incarnation: Incarnation,
-    /// End of its last sample's window.
-    pub last: UnixMillis,
-}
-
 /// How much a counter grew between two samples that follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
@@ -147,30 +126,4 @@ impl Rate {
     pub fn per_second(&self) -> f64 {
         self.increase as f64 / self.end.since(self.begin).as_secs_f64()
     }
-}
-
-/// What [`crate::Store::maintain`] did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Maintained {
-    /// Samples sealed into blocks.
-    pub sealed_samples: u64,
-    /// Hours of samples removed because they were too old.
-    pub removed_partitions: u64,
-}
-
-/// What the store holds, in figures.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Series known.
-    pub series: u64,
-    /// Samples in memory, not yet sealed.
-    pub head_samples: u64,
-    /// Samples in blocks.
-    pub block_samples: u64,
-    /// Bytes of all blocks.
-    pub block_bytes: u64,
-    /// Block files.
-    pub block_files: u64,
-    /// Whether writes have stopped because the disk failed.
-    pub poisoned: bool,
 }

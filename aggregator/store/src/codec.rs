@@ -1,0 +1,454 @@
+//! Words as bytes: the payload of a frame. FORMAT.md draws them. Decoding believes nothing: any bytes
+//! give a value or [`Malformed`], never a panic.
+
+use plimsoll_model::{
+    Accelerator, Bandwidth, Batch, BootId, ByteSize, DirtyRate, DiskFacts, DomainFacts, DomainId,
+    DomainState, Event, EventKind, Fact, GapReason, Incarnation, InterfaceFacts, Iteration, Metric,
+    MigrationEnd, MigrationEnded, MigrationRole, NetworkCardFacts, NodeFacts, NodeId,
+    OvercommitFacts, Part, Ratio, SampleGap, SessionId, Subject, Sweep, UnixMillis, Window,
+};
+
+use crate::record::{Document, Record};
+
+/// Bytes that are no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the bytes are no record: {what}")]
+pub(crate) struct Malformed {
+    /// What is wrong.
+    pub(crate) what: &'static str,
+}
+
+fn malformed<T>(what: &'static str) -> Result<T, Malformed> {
+    Err(Malformed { what })
+}
+
+/// What goes into a frame and comes out of it.
+pub(crate) trait Pack: Sized {
+    /// Appends the bytes.
+    fn pack(&self, out: &mut Vec<u8>);
+    /// Takes the bytes off the front.
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed>;
+}
+
+/// Encodes a record.
+pub(crate) fn encode(record: &Record) -> Vec<u8> {
+    let mut out = Vec::new();
+    record.pack(&mut out);
+    out
+}
+
+/// Decodes a record; bytes left over make it malformed.
+pub(crate) fn decode(mut input: &[u8]) -> Result<Record, Malformed> {
+    let record = Record::unpack(&mut input)?;
+    if input.is_empty() {
+        Ok(record)
+    } else {
+        malformed("bytes are left over")
+    }
+}
+
+fn take<'a>(input: &mut &'a [u8], count: usize) -> Result<&'a [u8], Malformed> {
+    let Some((head, tail)) = input.split_at_checked(count) else {
+        return malformed("it ends too early");
+    };
+    *input = tail;
+    Ok(head)
+}
+
+impl Pack for u64 {
+    fn pack(&self, out: &mut Vec<u8>) {
+        let mut rest = *self;
+        while rest >= 0x80 {
+            out.push(u8::try_from(rest & 0x7f).unwrap_or_default() | 0x80);
+            rest >>= 7;
+        }
+        out.push(u8::try_from(rest).unwrap_or_default());
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let [byte] = take(input, 1)? else {
+                return malformed("it ends too early");
+            };
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return malformed("a number is too large");
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        malformed("a number is too long")
+    }
+}
+
+impl Pack for u32 {
+    fn pack(&self, out: &mut Vec<u8>) {
+        u64::from(*self).pack(out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        u64::unpack(input)?
+            .try_into()
+            .or_else(|_| malformed("a number is too large"))
+    }
+}
+
+impl Pack for u8 {
+    fn pack(&self, out: &mut Vec<u8>) {
+        out.push(*self);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        match take(input, 1)? {
+            [byte] => Ok(*byte),
+            _ => malformed("it ends too early"),
+        }
+    }
+}
+
+impl Pack for bool {
+    fn pack(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(*self));
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        match u8::unpack(input)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => malformed("a truth is neither 0 nor 1"),
+        }
+    }
+}
+
+impl Pack for UnixMillis {
+    fn pack(&self, out: &mut Vec<u8>) {
+        out.extend(self.millis().to_le_bytes());
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        let bytes = take(input, 8)?
+            .try_into()
+            .or_else(|_| malformed("it ends too early"))?;
+        Ok(Self::from_millis(i64::from_le_bytes(bytes)))
+    }
+}
+
+impl Pack for Vec<u8> {
+    fn pack(&self, out: &mut Vec<u8>) {
+        (self.len() as u64).pack(out);
+        out.extend(self);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        let length = usize::try_from(u64::unpack(input)?).unwrap_or(usize::MAX);
+        take(input, length).map(<[u8]>::to_vec)
+    }
+}
+
+impl Pack for String {
+    fn pack(&self, out: &mut Vec<u8>) {
+        (self.len() as u64).pack(out);
+        out.extend(self.as_bytes());
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Self::from_utf8(Vec::unpack(input)?).or_else(|_| malformed("a text is not UTF-8"))
+    }
+}
+
+impl Pack for Part {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.as_str().to_owned().pack(out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Self::named(&String::unpack(input)?).or_else(|_| malformed("a part has no such name"))
+    }
+}
+
+impl Pack for Metric {
+    fn pack(&self, out: &mut Vec<u8>) {
+        u32::from(self.code()).pack(out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        let code = u16::try_from(u32::unpack(input)?).ok();
+        code.and_then(Self::from_code)
+            .map_or_else(|| malformed("a metric is not known"), Ok)
+    }
+}
+
+impl<T: Pack> Pack for Option<T> {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.is_some().pack(out);
+        if let Some(value) = self {
+            value.pack(out);
+        }
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        if bool::unpack(input)? {
+            T::unpack(input).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+fn pack_all<T: Pack>(items: &[T], out: &mut Vec<u8>) {
+    (items.len() as u64).pack(out);
+    for item in items {
+        item.pack(out);
+    }
+}
+
+fn unpack_all<T: Pack>(input: &mut &[u8]) -> Result<Vec<T>, Malformed> {
+    let count = u64::unpack(input)?;
+    // Every item takes a byte at least, so a forged count cannot ask for more than came.
+    if count > input.len() as u64 {
+        return malformed("a count is larger than what follows");
+    }
+    (0..count).map(|_| T::unpack(input)).collect()
+}
+
+macro_rules! packed {
+    (ids: $($id:ident),*) => {$(
+        impl Pack for $id {
+            fn pack(&self, out: &mut Vec<u8>) {
+                out.extend(self.as_bytes());
+            }
+
+            fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+                Self::from_slice(take(input, 16)?).or_else(|_| malformed("an id is all zeros"))
+            }
+        }
+    )*};
+    (units: $($unit:ident: $from:ident, $to:ident;)*) => {$(
+        impl Pack for $unit {
+            fn pack(&self, out: &mut Vec<u8>) {
+                self.$to().pack(out);
+            }
+
+            fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+                u64::unpack(input).map(Self::$from)
+            }
+        }
+    )*};
+    (lists: $($item:ty),*) => {$(
+        impl Pack for Vec<$item> {
+            fn pack(&self, out: &mut Vec<u8>) {
+                pack_all(self, out);
+            }
+
+            fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+                unpack_all(input)
+            }
+        }
+    )*};
+    (words: $($word:ident { $($code:literal = $variant:ident),* })*) => {$(
+        impl Pack for $word {
+            fn pack(&self, out: &mut Vec<u8>) {
+                out.push(match self { $(Self::$variant => $code,)* });
+            }
+
+            fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+                match u8::unpack(input)? {
+                    $($code => Ok(Self::$variant),)*
+                    _ => malformed(concat!("a ", stringify!($word), " is not known")),
+                }
+            }
+        }
+    )*};
+    (structs: $($name:ident { $($field:ident),* })*) => {$(
+        impl Pack for $name {
+            fn pack(&self, out: &mut Vec<u8>) {
+                $(self.$field.pack(out);)*
+            }
+
+            fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+                Ok(Self { $($field: Pack::unpack(input)?,)* })
+            }
+        }
+    )*};
+    (choices: $($name:ident { $($code:literal = $variant:ident { $($field:ident),* })* })*) => {$(
+        impl Pack for $name {
+            fn pack(&self, out: &mut Vec<u8>) {
+                match self {
+                    $(Self::$variant { $($field),* } => {
+                        out.push($code);
+                        $($field.pack(out);)*
+                    })*
+                }
+            }
+
+            fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+                match u8::unpack(input)? {
+                    $($code => Ok(Self::$variant { $($field: Pack::unpack(input)?),* }),)*
+                    _ => malformed(concat!("a ", stringify!($name), " is not known")),
+                }
+            }
+        }
+    )*};
+}
+
+packed!(ids: NodeId, DomainId, BootId, SessionId);
+packed!(units:
+    ByteSize: from_bytes, bytes;
+    Bandwidth: from_bytes_per_second, bytes_per_second;
+    DirtyRate: from_bytes_per_second, bytes_per_second;
+    Ratio: from_millionths, millionths;
+);
+packed!(lists: Sweep, Fact, Event, (Metric, Part, u64), String, InterfaceFacts, DiskFacts, NetworkCardFacts);
+// Codes are on disk: never reuse one.
+packed!(words:
+    GapReason { 1 = SpoolFull, 2 = Corrupt, 3 = ServerRollback, 4 = AgentCrash, 5 = Rejected }
+    Accelerator { 1 = Kvm, 2 = Tcg }
+    MigrationRole { 1 = Source, 2 = Target }
+    MigrationEnd { 1 = Completed, 2 = Aborted, 3 = Failed }
+    DomainState {
+        1 = Defined, 2 = Undefined, 3 = Started, 4 = Suspended, 5 = Resumed, 6 = Stopped,
+        7 = Shutdown, 8 = PowerSuspended, 9 = Crashed
+    }
+);
+packed!(structs:
+    Incarnation { boot, started_ms }
+    Window { end, width_ms }
+    Sweep { subject, window, values }
+    Batch { node, session, sequence, made, body_crc, sweeps, facts, events }
+    SampleGap { node, session, first_sequence, last_sequence, reading_count, declared, reason }
+    Document { kind, key, time, payload }
+    InterfaceFacts { name, speed, mtu_bytes, up }
+    OvercommitFacts { cpu_ratio, memory_ratio, reserved_cpu_count, reserved_memory }
+    NodeFacts {
+        hostname, agent_version, kernel_release, cpu_model, cpu_flags, cpu_count, memory,
+        hypervisor_type, libvirt_version, qemu_version, migration_interface, migration_address,
+        migration_bandwidth, interfaces, overcommit
+    }
+    DiskFacts { target, source, shared }
+    NetworkCardFacts { mac, target, connection }
+    DomainFacts {
+        domain, node, incarnation, name, accelerator, machine, cpu_model, vcpu_count, memory_max,
+        huge_pages, disks, network_cards, host_device_count
+    }
+    Event { node, seen, kind }
+    Iteration { number, elapsed_ms, remaining, dirty_rate }
+    MigrationEnded {
+        end, started, total_ms, downtime_ms, setup_ms, iterations, memory_total,
+        memory_processed, memory_normal, zero_page_count, throughput
+    }
+);
+packed!(choices:
+    Fact {
+        1 = Node { seen, facts }
+        2 = Domain { seen, facts }
+    }
+    EventKind {
+        1 = DomainState { domain, incarnation, state, detail }
+        2 = MigrationStarted { domain, incarnation, role, downtime_limit_ms, bandwidth_cap }
+        3 = MigrationIteration { domain, incarnation, iteration }
+        4 = MigrationEnded { domain, incarnation, end }
+    }
+);
+
+impl Pack for (Metric, Part, u64) {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.0.pack(out);
+        self.1.pack(out);
+        self.2.pack(out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok((
+            Pack::unpack(input)?,
+            Pack::unpack(input)?,
+            Pack::unpack(input)?,
+        ))
+    }
+}
+
+impl Pack for Subject {
+    fn pack(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Node(node) => {
+                out.push(1);
+                node.pack(out);
+            }
+            Self::Domain {
+                domain,
+                node,
+                incarnation,
+            } => {
+                out.push(2);
+                domain.pack(out);
+                node.pack(out);
+                incarnation.pack(out);
+            }
+        }
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        match u8::unpack(input)? {
+            1 => NodeId::unpack(input).map(Self::Node),
+            2 => Ok(Self::Domain {
+                domain: Pack::unpack(input)?,
+                node: Pack::unpack(input)?,
+                incarnation: Pack::unpack(input)?,
+            }),
+            _ => malformed("a subject is not known"),
+        }
+    }
+}
+
+impl Pack for Record {
+    fn pack(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Batch(batch) => {
+                out.push(1);
+                batch.pack(out);
+            }
+            Self::Gap(gap) => {
+                out.push(2);
+                gap.pack(out);
+            }
+            Self::Document(document) => {
+                out.push(3);
+                document.pack(out);
+            }
+        }
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        match u8::unpack(input)? {
+            1 => Batch::unpack(input).map(Self::Batch),
+            2 => SampleGap::unpack(input).map(Self::Gap),
+            3 => Document::unpack(input).map(Self::Document),
+            _ => malformed("a record is not known"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_number_survives(value: u64) {
+            let mut bytes = Vec::new();
+            value.pack(&mut bytes);
+            prop_assert_eq!(u64::unpack(&mut bytes.as_slice()), Ok(value));
+        }
+
+        #[test]
+        fn any_bytes_are_a_record_or_malformed(bytes: Vec<u8>) {
+            if let Ok(record) = decode(&bytes) {
+                prop_assert_eq!(decode(&encode(&record)), Ok(record));
+            }
+        }
+    }
+}
