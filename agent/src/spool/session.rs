@@ -400,7 +400,8 @@ impl Session {
             Vec::new()
         });
         let (mut offset, mut batches) = (0, 0);
-        while batches < BATCHES_PER_READ {
+        // A batch that was refused is still in the file, and a gap stands in its place.
+        while batches < BATCHES_PER_READ && self.gap_at(cursor.next).is_none() {
             let (found, after) = match record::next(&bytes, offset) {
                 Next::Record(found, after) => (found, after),
                 Next::Broken(after) => {
