@@ -1,7 +1,9 @@
 //! Non-negative least squares for a handful of unknowns. Knows nothing of memory.
 
-/// Sweeps over the unknowns; the solution of 8 unknowns moves by less than a millionth long before.
+/// Sweeps over the unknowns at most; a handful settle long before.
 const SWEEPS: usize = 400;
+/// An unknown that moves by less than this share of the largest has settled: descent creeps along flat valleys, so a laxer share stops too early.
+const SETTLED: f64 = 1e-6;
 /// Weight of the pull towards zero relative to the data: it picks one solution where the data leave several.
 const RIDGE: f64 = 1e-6;
 
@@ -52,7 +54,7 @@ fn descend<const N: usize>(gram: &[[f64; N]; N], right: &[f64; N], ridge: f64) -
             largest = largest.max(next);
             *slot = next;
         }
-        if moved <= largest * 1e-6 {
+        if moved <= largest * SETTLED {
             break;
         }
     }

@@ -21,7 +21,7 @@ const THROTTLE_STEP: f64 = 0.10;
 /// What it takes at most.
 const THROTTLE_MOST: f64 = 0.99;
 /// So many syncs without headway are a steady state.
-const STEADY_SYNCS: u32 = 60;
+const STEADY_SYNCS: u32 = 30;
 /// Headway is a gain of at least this share.
 const HEADWAY: f64 = 0.995;
 /// Less than this is nothing, in pages: expected values never reach zero.

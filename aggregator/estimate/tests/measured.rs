@@ -95,7 +95,7 @@ fn line(text: &str, link: &impl Fn(Bandwidth) -> Bandwidth) -> Line {
     }
 }
 
-/// Middle and nine-tenths point of errors.
+/// Middle and nine-tenths point of errors; not a number, printed as such, where a formula says nothing.
 fn spread(mut errors: Vec<f64>) -> (f64, f64) {
     errors.sort_by(f64::total_cmp);
     let at = |share: usize| errors.get((errors.len().max(1) - 1) * share / 10).copied();
