@@ -60,3 +60,58 @@ fn inside(said: Interval, was: u64) -> bool {
 pub fn relative_error(said: u64, was: u64) -> Option<f64> {
     (was > 0).then(|| said.abs_diff(was) as f64 / was as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_model::{Bandwidth, ByteSize, MigrationMode};
+
+    use super::*;
+    use crate::inputs::{BandwidthSource, Inputs, LinkBandwidth, Policy};
+
+    fn prediction() -> Estimate {
+        let link = LinkBandwidth {
+            rate: Bandwidth::from_mbit_per_second(1_000),
+            uncertainty: None,
+            source: BandwidthSource::Measured,
+        };
+        let policy = Policy::qemu(MigrationMode::StopCopy);
+        crate::estimate(&Inputs::new(ByteSize::from_mib(1024), link, policy)).unwrap()
+    }
+
+    #[test]
+    fn a_prediction_is_held_against_what_came_of_it() {
+        let said = prediction();
+        let total = said.total_ms.unwrap();
+        let seen = Observed {
+            converged: true,
+            total_ms: Some(total.p50 * 2),
+            downtime_ms: Some(total.p50 + 7),
+            bytes: None,
+        };
+        let accuracy = compare(&said, &seen);
+        assert!((accuracy.total_relative_error.unwrap() - 0.5).abs() < 1e-3);
+        assert_eq!(accuracy.downtime_error_ms, Some(7));
+        assert_eq!(accuracy.downtime_inside, Some(true));
+        assert_eq!(accuracy.total_inside, Some(false));
+        assert_eq!(accuracy.bytes_relative_error, None);
+        assert_eq!(
+            (accuracy.verdict_right, accuracy.false_promise),
+            (Some(true), false)
+        );
+    }
+
+    #[test]
+    fn a_migration_that_was_given_up_has_no_total_and_breaks_a_promise() {
+        let seen = Observed {
+            converged: false,
+            total_ms: Some(60_000),
+            ..Observed::default()
+        };
+        let accuracy = compare(&prediction(), &seen);
+        assert_eq!(accuracy.total_relative_error, None);
+        assert_eq!(
+            (accuracy.verdict_right, accuracy.false_promise),
+            (Some(false), true)
+        );
+    }
+}
