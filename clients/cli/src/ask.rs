@@ -1,0 +1,540 @@
+//! One function for each command: asks, and returns what is to be printed.
+
+use std::time::Duration;
+
+use plimsoll_proto::v1;
+use plimsoll_proto::v1::estimate_service_client::EstimateServiceClient;
+use plimsoll_proto::v1::query_service_client::QueryServiceClient;
+use serde_json::Value;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::args::{Args, Command, Estimate, Headroom, Mode};
+use crate::json;
+use crate::table::{bounds, id, mebibytes, or_dash, span, table};
+
+/// How long a call may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Rows asked for at once.
+const PAGE_SIZE: i32 = 1_000;
+
+/// Why nothing can be printed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nobody answers.
+    Unreachable(String),
+    /// The answer is no.
+    Refused(String),
+}
+
+impl From<tonic::Status> for Failure {
+    fn from(status: tonic::Status) -> Self {
+        match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded => Self::Unreachable(format!(
+                "the aggregator does not answer: {}",
+                status.message()
+            )),
+            _ => Self::Refused(status.message().to_owned()),
+        }
+    }
+}
+
+struct Server {
+    query: QueryServiceClient<Channel>,
+    estimate: EstimateServiceClient<Channel>,
+}
+
+/// Asks what the command line says.
+pub(crate) async fn run(args: &Args) -> Result<String, Failure> {
+    let mut server = connect(&args.server).await?;
+    match &args.command {
+        Command::Nodes => nodes(&mut server, args.json).await,
+        Command::Domains => domains(&mut server, args.json).await,
+        Command::Series { domain, metric } => {
+            series(&mut server, args.json, domain.as_deref(), metric).await
+        }
+        Command::Estimate(asked) => estimate(&mut server, args.json, asked).await,
+        Command::Headroom(asked) => headroom(&mut server, args.json, asked).await,
+        Command::Migrations => migrations(&mut server, args.json).await,
+    }
+}
+
+async fn connect(url: &str) -> Result<Server, Failure> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(|_| {
+            Failure::Refused(format!(
+                "--server {url:?} is no URL; write http://HOST:7077"
+            ))
+        })?
+        .connect_timeout(DEADLINE)
+        .timeout(DEADLINE);
+    let channel = endpoint.connect().await.map_err(|_| {
+        Failure::Unreachable(format!(
+            "no aggregator answers at {url}; start plimsoll-aggregator there, or name another with --server"
+        ))
+    })?;
+    Ok(Server {
+        query: QueryServiceClient::new(channel.clone()),
+        estimate: EstimateServiceClient::new(channel),
+    })
+}
+
+impl Server {
+    async fn all_nodes(&mut self) -> Result<Vec<v1::Node>, Failure> {
+        let (mut all, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = v1::ListNodesRequest {
+                page_size: PAGE_SIZE,
+                page_token,
+            };
+            let answer = self.query.list_nodes(request).await?.into_inner();
+            all.extend(answer.nodes);
+            page_token = answer.next_page_token;
+            if page_token.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn all_domains(&mut self) -> Result<Vec<v1::Domain>, Failure> {
+        let (mut all, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = v1::ListDomainsRequest {
+                page_size: PAGE_SIZE,
+                page_token,
+                ..Default::default()
+            };
+            let answer = self.query.list_domains(request).await?.into_inner();
+            all.extend(answer.domains);
+            page_token = answer.next_page_token;
+            if page_token.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Finds a domain by UUID or by a name that only one has.
+    async fn domain_id(&mut self, text: &str) -> Result<Vec<u8>, Failure> {
+        let mut ids: Vec<Vec<u8>> = Vec::new();
+        for facts in self
+            .all_domains()
+            .await?
+            .into_iter()
+            .filter_map(|domain| domain.facts)
+        {
+            if (facts.name == text || id(&facts.domain_id) == text.to_lowercase())
+                && !ids.contains(&facts.domain_id)
+            {
+                ids.push(facts.domain_id);
+            }
+        }
+        one(ids, "domain", text, "`plimsoll domains` lists them")
+    }
+
+    /// Finds a node by UUID or by a host name that only one has.
+    async fn node_id(&mut self, text: &str) -> Result<Vec<u8>, Failure> {
+        let named = |node: &v1::Node| {
+            node.facts
+                .as_ref()
+                .is_some_and(|facts| facts.hostname == text)
+                || id(&node.node_id) == text.to_lowercase()
+        };
+        let nodes = self.all_nodes().await?;
+        let ids = nodes
+            .into_iter()
+            .filter(named)
+            .map(|node| node.node_id)
+            .collect();
+        one(ids, "node", text, "`plimsoll nodes` lists them")
+    }
+}
+
+fn one(ids: Vec<Vec<u8>>, what: &str, text: &str, remedy: &str) -> Result<Vec<u8>, Failure> {
+    match ids.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Failure::Refused(format!(
+            "no {what} {text:?} is known; {remedy}"
+        ))),
+        many => {
+            let names: Vec<String> = many.iter().map(|bytes| id(bytes)).collect();
+            Err(Failure::Refused(format!(
+                "{text:?} names several: {}; give the UUID",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+fn pretty(rows: Vec<Value>) -> String {
+    format!("{:#}", Value::Array(rows))
+}
+
+async fn nodes(server: &mut Server, as_json: bool) -> Result<String, Failure> {
+    let nodes = server.all_nodes().await?;
+    if as_json {
+        return Ok(pretty(nodes.iter().map(json::node).collect()));
+    }
+    let row = |node: &v1::Node| {
+        let facts = node.facts.clone().unwrap_or_default();
+        vec![
+            facts.hostname,
+            id(&node.node_id),
+            or_dash(facts.cpu_count),
+            facts
+                .memory_bytes
+                .map_or("-".to_owned(), |bytes| mebibytes(bytes as f64)),
+            or_dash(facts.libvirt_version),
+            node.running_domain_count.to_string(),
+            node.freshness()
+                .as_str_name()
+                .trim_start_matches("FRESHNESS_")
+                .to_lowercase(),
+        ]
+    };
+    let head = [
+        "HOST", "NODE", "CPUS", "MEMORY", "LIBVIRT", "RUNNING", "DATA",
+    ];
+    Ok(table(&head, &nodes.iter().map(row).collect::<Vec<_>>()))
+}
+
+async fn domains(server: &mut Server, as_json: bool) -> Result<String, Failure> {
+    let domains = server.all_domains().await?;
+    if as_json {
+        return Ok(pretty(domains.iter().map(json::domain).collect()));
+    }
+    let row = |domain: &v1::Domain| {
+        let facts = domain.facts.clone().unwrap_or_default();
+        vec![
+            facts.name,
+            id(&facts.domain_id),
+            domain.hostname.clone(),
+            or_dash(domain.state),
+            if domain.owner { "yes" } else { "no" }.to_owned(),
+            facts
+                .memory_max_bytes
+                .map_or("-".to_owned(), |bytes| mebibytes(bytes as f64)),
+            domain
+                .freshness()
+                .as_str_name()
+                .trim_start_matches("FRESHNESS_")
+                .to_lowercase(),
+        ]
+    };
+    let head = ["NAME", "DOMAIN", "HOST", "STATE", "OWNER", "MEMORY", "DATA"];
+    Ok(table(&head, &domains.iter().map(row).collect::<Vec<_>>()))
+}
+
+async fn series(
+    server: &mut Server,
+    as_json: bool,
+    domain: Option<&str>,
+    metric: &str,
+) -> Result<String, Failure> {
+    let domain_id = match domain {
+        Some(text) => server.domain_id(text).await?,
+        None => Vec::new(),
+    };
+    let selector = v1::SeriesSelector {
+        domain_id,
+        metric: metric.to_owned(),
+        ..Default::default()
+    };
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let selector = Some(selector.clone());
+        let request = v1::GetLatestRequest {
+            selector,
+            page_size: PAGE_SIZE,
+            page_token,
+        };
+        let answer = server.query.get_latest(request).await?.into_inner();
+        all.extend(answer.readings);
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if as_json {
+        return Ok(pretty(all.iter().map(json::reading).collect()));
+    }
+    let row = |reading: &v1::LatestReading| {
+        let series = reading.series.clone().unwrap_or_default();
+        let value = reading.sample.map(|sample| sample.value);
+        let about = if series.domain_id.is_empty() {
+            &series.node_id
+        } else {
+            &series.domain_id
+        };
+        vec![
+            series.metric.clone(),
+            series.part.clone(),
+            or_dash(value),
+            series.unit.clone(),
+            id(about),
+        ]
+    };
+    Ok(table(
+        &["METRIC", "PART", "VALUE", "UNIT", "OF"],
+        &all.iter().map(row).collect::<Vec<_>>(),
+    ))
+}
+
+async fn estimate(server: &mut Server, as_json: bool, asked: &Estimate) -> Result<String, Failure> {
+    let rate = |rate: plimsoll_model::Bandwidth| {
+        i64::try_from(rate.bytes_per_second()).unwrap_or(i64::MAX)
+    };
+    let request = v1::EstimateMigrationRequest {
+        domain_id: server.domain_id(&asked.domain).await?,
+        target_node_id: match &asked.to {
+            Some(text) => server.node_id(text).await?,
+            None => Vec::new(),
+        },
+        mode: match asked.mode {
+            Mode::Precopy => v1::MigrationMode::Precopy,
+            Mode::AutoConverge => v1::MigrationMode::PrecopyAutoConverge,
+            Mode::Postcopy => v1::MigrationMode::Postcopy,
+            Mode::StopCopy => v1::MigrationMode::StopCopy,
+        }
+        .into(),
+        downtime_profile: asked.downtime_ms.map(|limit| v1::DowntimeProfile {
+            profile: Some(v1::downtime_profile::Profile::ConstantMs(limit)),
+        }),
+        completion_timeout: asked
+            .timeout_s
+            .map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+        bandwidth_cap_bytes_per_second: asked.bandwidth_cap.map(rate),
+        path_bandwidth_bytes_per_second: asked.path_bandwidth.map(rate),
+    };
+    let answer = server
+        .estimate
+        .estimate_migration(request)
+        .await?
+        .into_inner();
+    if as_json {
+        return Ok(format!("{:#}", json::estimate(&answer)));
+    }
+    Ok(estimate_text(&asked.domain, &answer))
+}
+
+/// Says in words whether it ends, or what it would take.
+fn verdict_text(said: &v1::MigrationEstimate) -> String {
+    let sure = said
+        .convergence_probability
+        .map_or("unknown".to_owned(), |p| format!("{:.0} %", p * 100.0));
+    let mut needs = Vec::new();
+    if let Some(rate) = said.bandwidth_needed_bytes_per_second {
+        let rate =
+            plimsoll_model::Bandwidth::from_bytes_per_second(u64::try_from(rate).unwrap_or(0));
+        needs.push(rate.to_string());
+    }
+    if let Some(limit) = said.downtime_limit_needed_ms {
+        needs.push(format!("a downtime limit of {}", span(limit as f64)));
+    }
+    let total = bounds(said.total_ms.as_ref(), span);
+    match said.verdict() {
+        v1::Verdict::Converges => format!("moves in {total}, {sure} sure"),
+        v1::Verdict::AtRisk => format!("may not converge ({sure} that it does); if so, in {total}"),
+        v1::Verdict::DoesNotConverge if needs.is_empty() => "will not converge".to_owned(),
+        v1::Verdict::DoesNotConverge => format!("will not converge: needs {}", needs.join(" or ")),
+        v1::Verdict::Unspecified => "cannot be told".to_owned(),
+    }
+}
+
+fn estimate_text(name: &str, answer: &v1::EstimateMigrationResponse) -> String {
+    let said = answer.estimate.unwrap_or_default();
+    let verdict = verdict_text(&said);
+    let rows = vec![
+        vec!["total".to_owned(), bounds(said.total_ms.as_ref(), span)],
+        vec![
+            "downtime".to_owned(),
+            bounds(said.downtime_ms.as_ref(), span),
+        ],
+        vec![
+            "on the wire".to_owned(),
+            bounds(said.wire_bytes.as_ref(), mebibytes),
+        ],
+        vec![
+            "passes".to_owned(),
+            bounds(said.iteration_count.as_ref(), |n| format!("{n:.0}")),
+        ],
+    ];
+    let mut parts = vec![
+        format!("{name}: {verdict}"),
+        table(&["", "p50 (p10 - p90)"], &rows),
+    ];
+    let row = |one: &v1::Baseline| {
+        let total = one.total_ms.map_or("does not converge".to_owned(), span);
+        vec![
+            one.name.clone(),
+            total,
+            one.downtime_ms.map_or("-".to_owned(), span),
+        ]
+    };
+    let baselines: Vec<_> = answer.baselines.iter().map(row).collect();
+    parts.push(table(
+        &["SIMPLER FORMULAS", "TOTAL", "DOWNTIME"],
+        &baselines,
+    ));
+    if let Some(around) = &answer.envelope {
+        let row = |input: &v1::Input| {
+            let age = input.age.map(|age| format!("{} s", age.seconds));
+            vec![
+                input.name.clone(),
+                input.value.clone(),
+                input.source.clone(),
+                or_dash(age),
+            ]
+        };
+        let inputs: Vec<_> = around.inputs.iter().map(row).collect();
+        parts.push(table(&["INPUT", "VALUE", "SOURCE", "AGE"], &inputs));
+        let qualities: Vec<_> = around.qualities().map(|one| one.as_str_name()).collect();
+        parts.push(format!(
+            "{} {}; bounds: {}; {}",
+            around.model_name,
+            around.model_version,
+            around.calibration,
+            qualities.join(" ")
+        ));
+    }
+    parts.extend(answer.reasons.iter().map(|reason| format!("- {reason}")));
+    parts.join("\n\n").replace("\n\n- ", "\n- ")
+}
+
+async fn headroom(server: &mut Server, as_json: bool, asked: &Headroom) -> Result<String, Failure> {
+    let mut node_ids = Vec::new();
+    for text in &asked.nodes {
+        node_ids.push(server.node_id(text).await?);
+    }
+    let ratio =
+        |ratio: plimsoll_model::Ratio| i64::try_from(ratio.millionths()).unwrap_or(i64::MAX);
+    let size = |size: plimsoll_model::ByteSize| i64::try_from(size.bytes()).unwrap_or(i64::MAX);
+    let flavor =
+        |(name, vcpu_count, memory): &(String, i32, plimsoll_model::ByteSize)| v1::Flavor {
+            name: name.clone(),
+            vcpu_count: *vcpu_count,
+            memory_bytes: size(*memory),
+        };
+    let request = v1::GetHeadroomRequest {
+        node_ids,
+        cpu_ratio_millionths: asked.cpu_ratio.map(ratio),
+        memory_ratio_millionths: asked.ram_ratio.map(ratio),
+        reserved_cpu_count: asked.reserved_cpus,
+        reserved_memory_bytes: asked.reserved_ram.map(size),
+        margin_millionths: asked.margin.map_or(0, ratio),
+        flavors: asked.flavor.iter().map(flavor).collect(),
+        ..Default::default()
+    };
+    let nodes = server
+        .estimate
+        .get_headroom(request)
+        .await?
+        .into_inner()
+        .nodes;
+    if as_json {
+        return Ok(pretty(nodes.iter().map(json::headroom).collect()));
+    }
+    Ok(headroom_text(&nodes))
+}
+
+/// Lists resources and what fits, node by node.
+fn headroom_text(nodes: &[v1::NodeHeadroom]) -> String {
+    let mut rows = Vec::new();
+    for node in nodes {
+        for one in &node.resources {
+            let show = |value: i64| match one.unit.as_str() {
+                "bytes" => mebibytes(value as f64),
+                _ => format!("{:.1}", value as f64 / 1_000.0),
+            };
+            rows.push(vec![
+                node.hostname.clone(),
+                one.resource.clone(),
+                show(one.total),
+                show(one.reserved),
+                format!("{}", one.ratio_millionths as f64 / 1e6),
+                show(one.allocated),
+                show(one.allocation_headroom),
+                one.used.map_or("-".to_owned(), show),
+                one.physical_headroom.map_or("-".to_owned(), show),
+            ]);
+        }
+        rows.extend(node.fits.iter().map(|fit| {
+            let text = format!(
+                "fits {} x {} (ends with {})",
+                fit.count, fit.name, fit.binding_resource
+            );
+            vec![node.hostname.clone(), text]
+        }));
+    }
+    let head = [
+        "HOST",
+        "RESOURCE",
+        "TOTAL",
+        "RESERVED",
+        "RATIO",
+        "ALLOCATED",
+        "TO PROMISE",
+        "USED",
+        "LEFT",
+    ];
+    table(&head, &rows)
+}
+
+async fn migrations(server: &mut Server, as_json: bool) -> Result<String, Failure> {
+    let request = v1::ListMigrationsRequest {
+        page_size: PAGE_SIZE,
+        ..Default::default()
+    };
+    let migrations = server
+        .estimate
+        .list_migrations(request)
+        .await?
+        .into_inner()
+        .migrations;
+    if as_json {
+        return Ok(pretty(migrations.iter().map(json::migration).collect()));
+    }
+    let row = |one: &v1::Migration| {
+        let said = one
+            .prediction
+            .as_ref()
+            .and_then(|said| said.estimate)
+            .unwrap_or_default();
+        let was = one.outcome.unwrap_or_default();
+        let error = one.error.unwrap_or_default();
+        let end = one.outcome.map_or("running".to_owned(), |was| {
+            was.end()
+                .as_str_name()
+                .trim_start_matches("MIGRATION_END_")
+                .to_lowercase()
+        });
+        vec![
+            one.domain_name.clone(),
+            said.verdict()
+                .as_str_name()
+                .trim_start_matches("VERDICT_")
+                .to_lowercase(),
+            end,
+            bounds(said.total_ms.as_ref(), span),
+            was.total_ms.map_or("-".to_owned(), |ms| span(ms as f64)),
+            error
+                .total_error_ratio
+                .map_or("-".to_owned(), |ratio| format!("{:+.0} %", ratio * 100.0)),
+            bounds(said.downtime_ms.as_ref(), span),
+            was.downtime_ms.map_or("-".to_owned(), |ms| span(ms as f64)),
+        ]
+    };
+    let head = [
+        "DOMAIN",
+        "SAID",
+        "ENDED",
+        "TOTAL SAID",
+        "TOTAL",
+        "ERROR",
+        "DOWNTIME SAID",
+        "DOWNTIME",
+    ];
+    Ok(table(
+        &head,
+        &migrations.iter().map(row).collect::<Vec<_>>(),
+    ))
+}

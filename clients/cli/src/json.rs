@@ -1,0 +1,160 @@
+//! Answers as JSON for scripts.
+
+use plimsoll_proto::v1;
+use serde_json::{Value, json};
+
+use crate::table::id;
+
+fn time(at: Option<&prost_types::Timestamp>) -> Value {
+    at.map_or(Value::Null, |at| {
+        json!(at.seconds * 1_000 + i64::from(at.nanos) / 1_000_000)
+    })
+}
+
+fn span_ms(span: Option<&prost_types::Duration>) -> Value {
+    span.map_or(Value::Null, |span| {
+        json!(span.seconds * 1_000 + i64::from(span.nanos) / 1_000_000)
+    })
+}
+
+fn interval(one: Option<&v1::Interval>) -> Value {
+    one.map_or(
+        Value::Null,
+        |one| json!({"p10": one.p10, "p50": one.p50, "p90": one.p90}),
+    )
+}
+
+/// Renders a node.
+pub(crate) fn node(node: &v1::Node) -> Value {
+    let facts = node.facts.clone().unwrap_or_default();
+    json!({
+        "node_id": id(&node.node_id), "hostname": facts.hostname, "cpu_count": facts.cpu_count,
+        "memory_bytes": facts.memory_bytes, "libvirt_version": facts.libvirt_version,
+        "qemu_version": facts.qemu_version, "freshness": node.freshness().as_str_name(),
+        "running_domain_count": node.running_domain_count, "connected": node.connected,
+        "last_seen_time_ms": time(node.last_seen_time.as_ref()),
+        "migration_bandwidth_bytes_per_second": facts.migration_bandwidth_bytes_per_second,
+    })
+}
+
+/// Renders a domain.
+pub(crate) fn domain(domain: &v1::Domain) -> Value {
+    let facts = domain.facts.clone().unwrap_or_default();
+    json!({
+        "domain_id": id(&facts.domain_id), "name": facts.name, "node_id": id(&facts.node_id),
+        "hostname": domain.hostname, "state": domain.state, "owner": domain.owner,
+        "vcpu_count": facts.vcpu_count, "memory_max_bytes": facts.memory_max_bytes,
+        "freshness": domain.freshness().as_str_name(),
+        "last_seen_time_ms": time(domain.last_seen_time.as_ref()),
+    })
+}
+
+/// Renders a last reading.
+pub(crate) fn reading(reading: &v1::LatestReading) -> Value {
+    let series = reading.series.clone().unwrap_or_default();
+    let sample = reading.sample.unwrap_or_default();
+    json!({
+        "node_id": id(&series.node_id), "domain_id": id(&series.domain_id), "metric": series.metric,
+        "part": series.part, "unit": series.unit, "counter": series.counter, "value": sample.value,
+        "end_time_ms": time(sample.end_time.as_ref()),
+    })
+}
+
+fn envelope(envelope: Option<&v1::Envelope>) -> Value {
+    let Some(one) = envelope else {
+        return Value::Null;
+    };
+    let inputs: Vec<Value> = one
+        .inputs
+        .iter()
+        .map(|input| {
+            json!({"name": input.name, "value": input.value, "source": input.source,
+                   "age_ms": span_ms(input.age.as_ref())})
+        })
+        .collect();
+    json!({
+        "as_of_time_ms": time(one.as_of_time.as_ref()),
+        "data_age_max_ms": span_ms(one.data_age_max.as_ref()),
+        "qualities": one.qualities().map(|q| q.as_str_name()).collect::<Vec<_>>(),
+        "inputs": inputs, "model_name": one.model_name, "model_version": one.model_version,
+        "calibration": one.calibration, "expire_time_ms": time(one.expire_time.as_ref()),
+    })
+}
+
+/// Renders an estimate.
+pub(crate) fn estimate(answer: &v1::EstimateMigrationResponse) -> Value {
+    let said = answer.estimate.unwrap_or_default();
+    let baselines: Vec<Value> = answer
+        .baselines
+        .iter()
+        .map(|one| {
+            json!({"name": one.name, "converges": one.converges, "total_ms": one.total_ms,
+                   "downtime_ms": one.downtime_ms, "wire_bytes": one.wire_bytes})
+        })
+        .collect();
+    json!({
+        "source_node_id": id(&answer.source_node_id),
+        "verdict": said.verdict().as_str_name(),
+        "convergence_probability": said.convergence_probability,
+        "total_ms": interval(said.total_ms.as_ref()),
+        "downtime_ms": interval(said.downtime_ms.as_ref()),
+        "wire_bytes": interval(said.wire_bytes.as_ref()),
+        "iteration_count": interval(said.iteration_count.as_ref()),
+        "bandwidth_needed_bytes_per_second": said.bandwidth_needed_bytes_per_second,
+        "downtime_limit_needed_ms": said.downtime_limit_needed_ms,
+        "api_overhead_ms": said.api_overhead_ms,
+        "degraded_ms": interval(said.degraded_ms.as_ref()),
+        "remote_fault_count": interval(said.remote_fault_count.as_ref()),
+        "baselines": baselines, "reasons": answer.reasons,
+        "envelope": envelope(answer.envelope.as_ref()),
+    })
+}
+
+/// Renders the room of a node.
+pub(crate) fn headroom(node: &v1::NodeHeadroom) -> Value {
+    let resources: Vec<Value> = node
+        .resources
+        .iter()
+        .map(|one| {
+            json!({"resource": one.resource, "unit": one.unit, "total": one.total,
+                   "reserved": one.reserved, "ratio_millionths": one.ratio_millionths,
+                   "allocated": one.allocated, "in_flight": one.in_flight,
+                   "allocation_headroom": one.allocation_headroom, "used": one.used,
+                   "physical_headroom": one.physical_headroom})
+        })
+        .collect();
+    let fits: Vec<Value> = node
+        .fits
+        .iter()
+        .map(|fit| json!({"name": fit.name, "count": fit.count, "binding_resource": fit.binding_resource}))
+        .collect();
+    json!({
+        "node_id": id(&node.node_id), "hostname": node.hostname, "resources": resources,
+        "binding_resource": node.binding_resource, "fits": fits, "reasons": node.reasons,
+        "envelope": envelope(node.envelope.as_ref()),
+    })
+}
+
+/// Renders a migration beside its prediction.
+pub(crate) fn migration(one: &v1::Migration) -> Value {
+    let outcome = one.outcome.map_or(Value::Null, |was| {
+        json!({"end": was.end().as_str_name(), "total_ms": was.total_ms,
+               "downtime_ms": was.downtime_ms, "iteration_count": was.iteration_count,
+               "memory_processed_bytes": was.memory_processed_bytes})
+    });
+    let error = one.error.map_or(Value::Null, |error| {
+        json!({"total_error_ratio": error.total_error_ratio,
+               "downtime_error_ms": error.downtime_error_ms,
+               "wire_error_ratio": error.wire_error_ratio,
+               "total_within_bounds": error.total_within_bounds,
+               "verdict_right": error.verdict_right})
+    });
+    json!({
+        "domain_id": id(&one.domain_id), "domain_name": one.domain_name,
+        "source_node_id": id(&one.source_node_id), "target_node_id": id(&one.target_node_id),
+        "start_time_ms": time(one.start_time.as_ref()), "end_time_ms": time(one.end_time.as_ref()),
+        "outcome": outcome, "error": error,
+        "prediction": one.prediction.as_ref().map_or(Value::Null, estimate),
+        "prediction_origin": one.prediction_origin().as_str_name(),
+    })
+}
