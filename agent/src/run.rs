@@ -5,13 +5,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_model::{Clock, NodeId, SystemClock};
+use plimsoll_model::{Clock, Monotonic, NodeFacts, NodeId, SystemClock};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::look::Look;
 use crate::sampler::{Latest, Sampler};
 use crate::source::host::{self, Host};
+use crate::source::libvirt::{self, Guests, Hypervisor};
 use crate::spool::Spool;
 use crate::uplink::{SharedSpool, Uplink};
 
@@ -38,7 +39,7 @@ pub enum RunError {
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let node = node_id(&config, None).ok_or(RunError::NoNodeId)?;
+    let node = find_node(&config).await.ok_or(RunError::NoNodeId)?;
     tracing::info!(%node, aggregator = config.aggregator, version = env!("CARGO_PKG_VERSION"), "agent started");
     let spool = Spool::open(
         &config.state_dir.join("spool"),
@@ -67,16 +68,33 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let sampling = tokio::spawn(sampler.run());
     let sending = tokio::spawn(uplink.run());
     let config = Arc::new(config);
-    let watching = tokio::spawn(watch_host(
+    let (hypervisor, on_hypervisor) = watch::channel(Hypervisor::default());
+    let guests = config.libvirt.clone().map(|libvirt| Guests {
         node,
-        Arc::clone(&config),
-        Arc::clone(&clock),
+        libvirt,
+        config: Arc::clone(&config),
+        clock: Arc::clone(&clock),
+        looks: looks.clone(),
+        hypervisor,
+    });
+    let host = HostWatch {
+        node,
+        config,
+        clock,
         looks,
-    ));
+        hypervisor: on_hypervisor,
+    };
+    let watching = tokio::spawn(host.run());
+    let hearing = tokio::spawn(async move {
+        if let Some(guests) = guests {
+            guests.run().await;
+        }
+    });
 
     wait_for_signal().await.map_err(RunError::Signals)?;
     tracing::info!("stopping");
     watching.abort();
+    hearing.abort();
     let drained = tokio::time::timeout(DRAIN_MAX, async {
         drop(sampling.await);
         drain(&spool).await;
@@ -108,6 +126,24 @@ async fn drain(spool: &SharedSpool) {
     }
 }
 
+/// Finds out which node this is: told, or as libvirt says now or said before, or the machine's id.
+async fn find_node(config: &Config) -> Option<NodeId> {
+    let kept = config.state_dir.join("node-id");
+    let libvirt = match &config.libvirt {
+        Some(libvirt) if config.node_id.is_none() => libvirt::identify(libvirt).await,
+        _ => None,
+    };
+    if let Some(node) = libvirt {
+        // Only a convenience for a start while libvirt is down.
+        drop(
+            std::fs::create_dir_all(&config.state_dir)
+                .and_then(|()| std::fs::write(&kept, node.to_string())),
+        );
+    }
+    let before = || NodeId::from_str(std::fs::read_to_string(&kept).ok()?.trim()).ok();
+    node_id(config, libvirt.or_else(before))
+}
+
 /// Decides which node this is.
 pub fn node_id(config: &Config, libvirt: Option<NodeId>) -> Option<NodeId> {
     let machine = || {
@@ -117,50 +153,54 @@ pub fn node_id(config: &Config, libvirt: Option<NodeId>) -> Option<NodeId> {
     config.node_id.or(libvirt).or_else(machine)
 }
 
-async fn watch_host(
+/// Reads the host at its own pace.
+struct HostWatch {
     node: NodeId,
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
     looks: mpsc::Sender<Look>,
-) {
-    // Agents that were started together must not look together.
-    tokio::time::sleep(
-        config
-            .interval
-            .mul_f64(fastrand::f64() * 0.5)
-            .min(Duration::from_secs(2)),
-    )
-    .await;
-    let mut ticks = tokio::time::interval(config.interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut host = Host::new(Path::new("/"), node, Arc::clone(&clock));
-    let mut told: Option<(plimsoll_model::NodeFacts, plimsoll_model::Monotonic)> = None;
-    loop {
-        ticks.tick().await;
-        let settings = Arc::clone(&config);
-        let read = tokio::task::spawn_blocking(move || {
-            let sweeps = host.read();
-            (host, sweeps, host::facts::read(Path::new("/"), &settings))
-        });
-        let Ok((back, sweeps, facts)) = read.await else {
-            return;
-        };
-        host = back;
-        let now = clock.monotonic();
-        let known = told
-            .as_ref()
-            .is_some_and(|(old, at)| *old == facts && now.since(*at) < FACTS_EVERY);
-        let node_facts = (!known).then(|| facts.clone());
-        if node_facts.is_some() {
-            told = Some((facts, now));
-        }
-        let look = Look {
-            sweeps,
-            node_facts,
-            ..Look::default()
-        };
-        if looks.send(look).await.is_err() {
-            return;
+    hypervisor: watch::Receiver<Hypervisor>,
+}
+
+impl HostWatch {
+    async fn run(self) {
+        // Agents that were started together must not look together.
+        let jitter = self.config.interval.mul_f64(fastrand::f64() * 0.5);
+        tokio::time::sleep(jitter.min(Duration::from_secs(2))).await;
+        let mut ticks = tokio::time::interval(self.config.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut host = Host::new(Path::new("/"), self.node, Arc::clone(&self.clock));
+        let mut told: Option<(NodeFacts, Monotonic)> = None;
+        loop {
+            ticks.tick().await;
+            let config = Arc::clone(&self.config);
+            let read = tokio::task::spawn_blocking(move || {
+                let sweeps = host.read();
+                (host, sweeps, host::facts::read(Path::new("/"), &config))
+            });
+            let Ok((back, sweeps, mut facts)) = read.await else {
+                return;
+            };
+            host = back;
+            let hypervisor = self.hypervisor.borrow().clone();
+            facts.hypervisor_type = hypervisor.kind;
+            facts.libvirt_version = hypervisor.libvirt_version;
+            facts.qemu_version = hypervisor.qemu_version;
+            let now = self.clock.monotonic();
+            let known =
+                |(old, at): &(NodeFacts, Monotonic)| *old == facts && now.since(*at) < FACTS_EVERY;
+            let node_facts = (!told.as_ref().is_some_and(known)).then(|| facts.clone());
+            if node_facts.is_some() {
+                told = Some((facts, now));
+            }
+            let look = Look {
+                sweeps,
+                node_facts,
+                ..Look::default()
+            };
+            if self.looks.send(look).await.is_err() {
+                return;
+            }
         }
     }
 }

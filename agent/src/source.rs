@@ -1,3 +1,4 @@
 //! Sources of samples. Each reads one part of the world and knows neither batches nor the wire.
 
 pub mod host;
+pub mod libvirt;

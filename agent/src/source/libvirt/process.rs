@@ -20,7 +20,9 @@ pub(super) fn pid(root: &Path, domain: &DomainRef) -> Option<u32> {
     if domain.name.contains('/') {
         return None;
     }
-    let path: PathBuf = root.join("run/libvirt/qemu").join(format!("{}.pid", domain.name));
+    let path: PathBuf = root
+        .join("run/libvirt/qemu")
+        .join(format!("{}.pid", domain.name));
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
@@ -41,15 +43,23 @@ pub(super) fn incarnation(root: &Path, boot: BootId, domain: &DomainRef) -> Opti
     let fields = stat_fields(root, pid(root, domain)?)?;
     let ticks = rustix::param::clock_ticks_per_second();
     let started = CpuTime::from_ticks(field(&fields, 22)?, ticks);
-    Some(Incarnation { boot, started_ms: started.ns() / 1_000_000 })
+    Some(Incarnation {
+        boot,
+        started_ms: started.ns() / 1_000_000,
+    })
 }
 
 /// Reads processor time and resident memory without libvirt.
 pub(super) fn fallback(root: &Path, domain: &DomainRef, values: &mut Values) {
-    let Some(fields) = pid(root, domain).and_then(|pid| stat_fields(root, pid)) else { return };
+    let Some(fields) = pid(root, domain).and_then(|pid| stat_fields(root, pid)) else {
+        return;
+    };
     let ticks = rustix::param::clock_ticks_per_second();
     if let (Some(user), Some(system)) = (field(&fields, 14), field(&fields, 15)) {
-        values.whole(Metric::VmCpuTime, CpuTime::from_ticks(user.saturating_add(system), ticks).ns());
+        values.whole(
+            Metric::VmCpuTime,
+            CpuTime::from_ticks(user.saturating_add(system), ticks).ns(),
+        );
     }
     if let Some(pages) = field(&fields, 24) {
         let page_bytes = u64::try_from(rustix::param::page_size()).unwrap_or(4_096);
@@ -68,9 +78,17 @@ mod tests {
         std::fs::create_dir_all(root.path().join("proc/42")).unwrap();
         std::fs::create_dir_all(root.path().join("run/libvirt/qemu")).unwrap();
         let rest: Vec<String> = (3..=30).map(|number| (number * 100).to_string()).collect();
-        std::fs::write(root.path().join("proc/42/stat"), format!("42 (a) b (c) {}\n", rest.join(" "))).unwrap();
+        std::fs::write(
+            root.path().join("proc/42/stat"),
+            format!("42 (a) b (c) {}\n", rest.join(" ")),
+        )
+        .unwrap();
         std::fs::write(root.path().join("run/libvirt/qemu/web.pid"), "42\n").unwrap();
-        let domain = DomainRef { name: "web".to_owned(), uuid: [1; 16], id: Some(1) };
+        let domain = DomainRef {
+            name: "web".to_owned(),
+            uuid: [1; 16],
+            id: Some(1),
+        };
 
         let found = incarnation(root.path(), BootId::random(), &domain).unwrap();
 
@@ -83,7 +101,11 @@ mod tests {
 
     #[test]
     fn a_name_cannot_lead_out_of_the_directory() {
-        let domain = DomainRef { name: "../../etc/x".to_owned(), uuid: [1; 16], id: None };
+        let domain = DomainRef {
+            name: "../../etc/x".to_owned(),
+            uuid: [1; 16],
+            id: None,
+        };
         assert_eq!(pid(Path::new("/"), &domain), None);
     }
 }

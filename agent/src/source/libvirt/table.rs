@@ -93,15 +93,18 @@ pub(super) fn stats(params: &TypedParams, macs: &HashMap<String, String>, values
     }
     for index in 0..count(params, "vcpu.maximum") {
         for (field, metric) in VCPU {
-            if let (Some(value), Ok(part)) =
-                (params.u64(&format!("vcpu.{index}.{field}")), u32::try_from(index))
-            {
+            if let (Some(value), Ok(part)) = (
+                params.u64(&format!("vcpu.{index}.{field}")),
+                u32::try_from(index),
+            ) {
                 values.indexed(metric, part, value);
             }
         }
     }
     for index in 0..count(params, "block.count") {
-        let Some(name) = params.str(&format!("block.{index}.name")) else { continue };
+        let Some(name) = params.str(&format!("block.{index}.name")) else {
+            continue;
+        };
         for (field, metric) in BLOCK {
             if let Some(value) = params.u64(&format!("block.{index}.{field}")) {
                 values.named(metric, name, value);
@@ -109,7 +112,9 @@ pub(super) fn stats(params: &TypedParams, macs: &HashMap<String, String>, values
         }
     }
     for index in 0..count(params, "net.count") {
-        let Some(name) = params.str(&format!("net.{index}.name")) else { continue };
+        let Some(name) = params.str(&format!("net.{index}.name")) else {
+            continue;
+        };
         let part = macs.get(name).map_or(name, String::as_str);
         for (field, metric) in NET {
             if let Some(value) = params.u64(&format!("net.{index}.{field}")) {
@@ -154,20 +159,31 @@ mod tests {
     use super::*;
 
     fn params(entries: &[(&str, TypedValue)]) -> TypedParams {
-        TypedParams::new(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
+        TypedParams::new(
+            entries
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
+        )
     }
 
     fn told(values: Values) -> Vec<(Metric, String, u64)> {
         let at = UnixMillis::from_millis(1);
         let sweep = values.sweep(Subject::Node(NodeId::random()), Window::between(at, at));
         let found = sweep.map(|sweep| sweep.values).unwrap_or_default();
-        found.into_iter().map(|(m, p, v)| (m, p.as_str().to_owned(), v)).collect()
+        found
+            .into_iter()
+            .map(|(m, p, v)| (m, p.as_str().to_owned(), v))
+            .collect()
     }
 
     #[test]
     fn kib_become_bytes_and_absent_fields_stay_absent() {
         let mut values = Values::default();
-        let given = [("balloon.rss", TypedValue::ULong(3)), ("balloon.last-update", TypedValue::ULong(0))];
+        let given = [
+            ("balloon.rss", TypedValue::ULong(3)),
+            ("balloon.last-update", TypedValue::ULong(0)),
+        ];
         stats(&params(&given), &HashMap::new(), &mut values);
         assert_eq!(told(values), [(Metric::VmMemRss, String::new(), 3_072)]);
     }
@@ -194,20 +210,33 @@ mod tests {
     #[test]
     fn a_count_that_lies_does_not_loop_for_long() {
         let mut values = Values::default();
-        stats(&params(&[("block.count", TypedValue::ULong(u64::MAX))]), &HashMap::new(), &mut values);
+        stats(
+            &params(&[("block.count", TypedValue::ULong(u64::MAX))]),
+            &HashMap::new(),
+            &mut values,
+        );
         assert!(values.is_empty());
     }
 
     #[test]
     fn a_throttle_in_percent_becomes_millionths() {
         let mut values = Values::default();
-        job(&params(&[("auto_converge_throttle", TypedValue::Int(20))]), &mut values);
-        assert_eq!(told(values), [(Metric::VmMigThrottle, String::new(), 200_000)]);
+        job(
+            &params(&[("auto_converge_throttle", TypedValue::Int(20))]),
+            &mut values,
+        );
+        assert_eq!(
+            told(values),
+            [(Metric::VmMigThrottle, String::new(), 200_000)]
+        );
     }
 
     #[test]
     fn nothing_is_told_of_untouched_memory_where_pages_are_huge_or_that_is_not_known() {
-        let given = params(&[("balloon.rss", TypedValue::ULong(25)), ("balloon.current", TypedValue::ULong(100))]);
+        let given = params(&[
+            ("balloon.rss", TypedValue::ULong(25)),
+            ("balloon.current", TypedValue::ULong(100)),
+        ]);
         assert_eq!(zero_fraction(&given, Some(false)), Some(750_000));
         assert_eq!(zero_fraction(&given, Some(true)), None);
         assert_eq!(zero_fraction(&given, None), None);

@@ -17,7 +17,14 @@ const TEXT_BYTES_MAX: usize = 256;
 
 /// File systems that other nodes reach too, by the magic number of statfs: NFS, Ceph, Gluster and
 /// other FUSE file systems are apart, OCFS2, GFS2, SMB.
-const SHARED_MAGIC: [u64; 6] = [0x6969, 0x00c3_6400, 0x7461_636f, 0x0116_1970, 0xff53_4d42, 0xfe53_4d42];
+const SHARED_MAGIC: [u64; 6] = [
+    0x6969,
+    0x00c3_6400,
+    0x7461_636f,
+    0x0116_1970,
+    0xff53_4d42,
+    0xfe53_4d42,
+];
 const FUSE_MAGIC: u64 = 0x6573_5546;
 
 /// What a description tells.
@@ -64,7 +71,10 @@ pub(super) fn domain(xml: &str, about: About) -> Option<Described> {
         let devices = devices.into_iter().flat_map(|devices| devices.children());
         devices.filter(move |node| node.has_tag_name(name))
     };
-    let cards: Vec<NetworkCardFacts> = of_kind("interface").filter_map(card).take(PARTS_MAX).collect();
+    let cards: Vec<NetworkCardFacts> = of_kind("interface")
+        .filter_map(card)
+        .take(PARTS_MAX)
+        .collect();
     for card in &cards {
         if let Some(target) = &card.target {
             macs.insert(target.clone(), card.mac.clone());
@@ -74,7 +84,10 @@ pub(super) fn domain(xml: &str, about: About) -> Option<Described> {
         domain: about.domain,
         node: about.node,
         incarnation: about.incarnation,
-        name: child(root, "name").and_then(|name| name.text()).map(cut).unwrap_or_default(),
+        name: child(root, "name")
+            .and_then(|name| name.text())
+            .map(cut)
+            .unwrap_or_default(),
         accelerator: match root.attribute("type") {
             Some("kvm") => Some(Accelerator::Kvm),
             Some("qemu") => Some(Accelerator::Tcg),
@@ -86,11 +99,14 @@ pub(super) fn domain(xml: &str, about: About) -> Option<Described> {
             .map(cut),
         cpu_model: cpu_model(root),
         vcpu_count: child(root, "vcpu").and_then(|vcpu| {
-            vcpu.attribute("current").or_else(|| vcpu.text()).and_then(|count| count.trim().parse().ok())
+            vcpu.attribute("current")
+                .or_else(|| vcpu.text())
+                .and_then(|count| count.trim().parse().ok())
         }),
         memory_max: child(root, "memory").and_then(memory),
         huge_pages: Some(
-            child(root, "memoryBacking").is_some_and(|backing| child(backing, "hugepages").is_some()),
+            child(root, "memoryBacking")
+                .is_some_and(|backing| child(backing, "hugepages").is_some()),
         ),
         disks: of_kind("disk").filter_map(disk).take(PARTS_MAX).collect(),
         network_cards: cards,
@@ -137,14 +153,20 @@ fn disk(node: Node<'_, '_>) -> Option<DiskFacts> {
     let target = cut(child(node, "target")?.attribute("dev")?);
     let source = child(node, "source");
     let told = source.and_then(|source| {
-        ["file", "dev", "name", "volume", "dir"].iter().find_map(|key| source.attribute(*key))
+        ["file", "dev", "name", "volume", "dir"]
+            .iter()
+            .find_map(|key| source.attribute(*key))
     });
     let shared = match (node.attribute("type"), told) {
         (Some("network"), _) => Some(true),
         (Some("file" | "dir"), Some(path)) => on_shared_storage(path),
         _ => None,
     };
-    Some(DiskFacts { target, source: told.map(cut), shared })
+    Some(DiskFacts {
+        target,
+        source: told.map(cut),
+        shared,
+    })
 }
 
 /// Asks the file system of a path; absent where it cannot be told.
@@ -162,7 +184,9 @@ fn on_shared_storage(path: &str) -> Option<bool> {
 fn card(node: Node<'_, '_>) -> Option<NetworkCardFacts> {
     Some(NetworkCardFacts {
         mac: cut(child(node, "mac")?.attribute("address")?),
-        target: child(node, "target").and_then(|target| target.attribute("dev")).map(cut),
+        target: child(node, "target")
+            .and_then(|target| target.attribute("dev"))
+            .map(cut),
         connection: cut(node.attribute("type").unwrap_or_default()),
     })
 }
@@ -174,8 +198,15 @@ mod tests {
     use super::*;
 
     fn about() -> About {
-        let incarnation = Incarnation { boot: BootId::random(), started_ms: 7 };
-        About { domain: DomainId::random(), node: NodeId::random(), incarnation }
+        let incarnation = Incarnation {
+            boot: BootId::random(),
+            started_ms: 7,
+        };
+        About {
+            domain: DomainId::random(),
+            node: NodeId::random(),
+            incarnation,
+        }
     }
 
     #[test]
@@ -195,7 +226,10 @@ mod tests {
         assert_eq!(facts.cpu_model.as_deref(), Some("qemu64"));
         assert_eq!(facts.disks[0].shared, Some(true));
         assert_eq!(facts.disks[1].shared, None, "an empty drive is nowhere");
-        assert_eq!(macs.get("vnet0").map(String::as_str), Some("52:54:00:00:00:01"));
+        assert_eq!(
+            macs.get("vnet0").map(String::as_str),
+            Some("52:54:00:00:00:01")
+        );
     }
 
     #[test]
@@ -208,6 +242,9 @@ mod tests {
     #[test]
     fn the_node_is_named_by_the_capabilities() {
         let xml = "<capabilities><host><uuid>3b1f6a52-6f0e-4d0c-9d1b-0a5c8e1c7d11</uuid></host></capabilities>";
-        assert_eq!(host_uuid(xml).unwrap().to_string(), "3b1f6a52-6f0e-4d0c-9d1b-0a5c8e1c7d11");
+        assert_eq!(
+            host_uuid(xml).unwrap().to_string(),
+            "3b1f6a52-6f0e-4d0c-9d1b-0a5c8e1c7d11"
+        );
     }
 }

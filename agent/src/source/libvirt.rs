@@ -1,0 +1,132 @@
+//! Libvirt: the guests of this node, by calls that can each hang alone, and by events.
+//!
+//! One connection; no call is ever made again because it hangs, and no second connection is opened
+//! while one lives. It changes nothing on the node unless measuring dirty rates was allowed.
+
+mod dirty;
+mod known;
+mod migration;
+mod process;
+mod session;
+mod table;
+mod xml;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_libvirt::{CallError, Connection, DEFAULT_RUN_DIR, OpenOptions, socket_candidates};
+use plimsoll_model::{Clock, Metric, NodeId};
+use tokio::sync::{mpsc, watch};
+
+use super::host::node_value;
+use crate::config::{Access, Config, Libvirt};
+use crate::look::Look;
+use crate::spool::chain;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// What libvirt says of itself; absent means not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hypervisor {
+    /// Driver, such as `QEMU`.
+    pub kind: Option<String>,
+    /// Version of libvirt.
+    pub libvirt_version: Option<String>,
+    /// Version of QEMU.
+    pub qemu_version: Option<String>,
+}
+
+/// Watches the guests of this node.
+#[derive(Debug, Clone)]
+pub struct Guests {
+    /// The node.
+    pub node: NodeId,
+    /// The whole configuration.
+    pub config: Arc<Config>,
+    /// How libvirt is reached.
+    pub libvirt: Libvirt,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Where looks go.
+    pub looks: mpsc::Sender<Look>,
+    /// Where is told what libvirt says of itself.
+    pub hypervisor: watch::Sender<Hypervisor>,
+}
+
+/// Returns the socket to use: the configured one, else the first that exists, else the likeliest.
+pub fn socket(libvirt: &Libvirt) -> PathBuf {
+    if let Some(socket) = &libvirt.socket {
+        return socket.clone();
+    }
+    let read_only = libvirt.access == Access::ReadOnly;
+    let candidates = socket_candidates(Path::new(DEFAULT_RUN_DIR), read_only);
+    let found = candidates.iter().find(|candidate| candidate.exists);
+    let best = found.or_else(|| candidates.last());
+    best.map_or_else(
+        || PathBuf::from(DEFAULT_RUN_DIR),
+        |candidate| candidate.path.clone(),
+    )
+}
+
+/// Opens a connection.
+pub async fn open(libvirt: &Libvirt) -> Result<Connection, CallError> {
+    let options = OpenOptions {
+        read_only: libvirt.access == Access::ReadOnly,
+        ..OpenOptions::default()
+    };
+    Connection::open(&socket(libvirt), options).await
+}
+
+/// Asks libvirt which node this is.
+pub async fn identify(libvirt: &Libvirt) -> Option<NodeId> {
+    let connection = open(libvirt).await.ok()?;
+    let capabilities = connection
+        .capabilities_xml(libvirt.call_deadline)
+        .await
+        .ok()?;
+    xml::host_uuid(&capabilities)
+}
+
+impl Guests {
+    /// Watches until it is dropped; connects again when a connection has ended.
+    pub async fn run(self) {
+        let mut told: Option<String> = None;
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            match open(&self.libvirt).await {
+                Ok(connection) => {
+                    tracing::info!(socket = %socket(&self.libvirt).display(), "connected to libvirt");
+                    told = None;
+                    backoff = BACKOFF_MIN;
+                    let reason = session::Session::new(&self, connection).run().await;
+                    tracing::warn!(reason, "the connection to libvirt has ended");
+                }
+                Err(error) => {
+                    let text = chain(&error);
+                    if told.as_ref() != Some(&text) {
+                        tracing::warn!(
+                            error = text,
+                            "guests are left out until libvirt can be reached"
+                        );
+                        told = Some(text);
+                    }
+                }
+            }
+            self.tell_down().await;
+            tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    async fn tell_down(&self) {
+        let sweep = node_value(self.node, Metric::HostLibvirtUp, 0, self.clock.now());
+        let look = Look {
+            sweeps: vec![sweep],
+            ..Look::default()
+        };
+        // A sampler that has ended is seen by the next look as well.
+        drop(self.looks.send(look).await);
+    }
+}

@@ -1,0 +1,118 @@
+//! What is known of one domain between two looks. It makes no calls.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use plimsoll_libvirt::DomainRef;
+use plimsoll_model::{DomainFacts, DomainId, Incarnation, Monotonic, NodeId, Subject};
+
+use super::migration::Migration;
+
+const QUARANTINE_MIN: Duration = Duration::from_secs(60);
+const QUARANTINE_MAX: Duration = Duration::from_secs(600);
+
+/// A domain.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) domain: DomainRef,
+    pub(super) id: DomainId,
+    pub(super) node: NodeId,
+    pub(super) incarnation: Incarnation,
+    pub(super) facts: Option<DomainFacts>,
+    pub(super) macs: HashMap<String, String>,
+    pub(super) running: bool,
+    /// Whether a call for statistics is under way.
+    pub(super) busy: bool,
+    /// Whether a call about its job is under way.
+    pub(super) job_busy: bool,
+    quarantined_until: Option<Monotonic>,
+    penalty: Duration,
+    pub(super) migration: Option<Migration>,
+    pub(super) dirty: super::dirty::Plan,
+}
+
+impl Known {
+    pub(super) fn new(
+        domain: DomainRef,
+        id: DomainId,
+        node: NodeId,
+        incarnation: Incarnation,
+    ) -> Self {
+        Self {
+            domain,
+            id,
+            node,
+            incarnation,
+            facts: None,
+            macs: HashMap::new(),
+            running: false,
+            busy: false,
+            job_busy: false,
+            quarantined_until: None,
+            penalty: QUARANTINE_MIN,
+            migration: None,
+            dirty: super::dirty::Plan::default(),
+        }
+    }
+
+    pub(super) fn subject(&self) -> Subject {
+        Subject::Domain {
+            domain: self.id,
+            node: self.node,
+            incarnation: self.incarnation,
+        }
+    }
+
+    /// Leaves the domain alone for a while, each time longer.
+    pub(super) fn quarantine(&mut self, now: Monotonic) {
+        tracing::warn!(domain = %self.domain, wait_s = self.penalty.as_secs(), "a domain does not answer; it is read from /proc meanwhile");
+        self.quarantined_until = Some(now.plus(self.penalty));
+        self.penalty = (self.penalty * 2).min(QUARANTINE_MAX);
+    }
+
+    pub(super) fn is_quarantined(&self, now: Monotonic) -> bool {
+        self.quarantined_until.is_some_and(|until| now < until)
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.quarantined_until = None;
+        self.penalty = QUARANTINE_MIN;
+    }
+
+    /// Whether a measurement would disturb nothing.
+    pub(super) fn may_be_measured(&self, now: Monotonic) -> bool {
+        self.running
+            && self.migration.is_none()
+            && self.facts.is_some()
+            && !self.is_quarantined(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_model::BootId;
+
+    use super::*;
+
+    #[test]
+    fn a_domain_that_goes_on_hanging_is_left_alone_for_longer_and_longer() {
+        let incarnation = Incarnation {
+            boot: BootId::random(),
+            started_ms: 1,
+        };
+        let domain = DomainRef {
+            name: "a".to_owned(),
+            uuid: [1; 16],
+            id: Some(1),
+        };
+        let mut known = Known::new(domain, DomainId::random(), NodeId::random(), incarnation);
+        let at = |seconds| Monotonic::from_duration(Duration::from_secs(seconds));
+        known.quarantine(at(0));
+        assert!(known.is_quarantined(at(59)) && !known.is_quarantined(at(60)));
+        known.quarantine(at(60));
+        assert!(known.is_quarantined(at(179)) && !known.is_quarantined(at(180)));
+        known.answered();
+        known.quarantine(at(200));
+        assert!(!known.is_quarantined(at(260)));
+    }
+}

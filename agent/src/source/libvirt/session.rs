@@ -1,0 +1,327 @@
+//! The life of one connection: ticks, answers and events, handled one at a time.
+
+mod act;
+mod hear;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_libvirt::{
+    CallError, Connection, DomainRef, EventId, Events, JobStatsFlags, ListFlags, StatsFlags,
+    StatsGroups, TypedParams, XmlFlags, job::JobStats,
+};
+use plimsoll_model::{BootId, DomainId, Incarnation, Metric, Window};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::known::Known;
+use super::{Guests, dirty, process};
+use crate::look::{Look, Values};
+
+/// Calls for statistics in flight; one place of the connection stays free for jobs and events.
+const STATS_IN_FLIGHT: usize = 3;
+/// Hung calls with which no more statistics are asked for.
+const HUNG_MAX: usize = 2;
+const JOB_EVERY: Duration = Duration::from_secs(1);
+const JOB_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What a call gave.
+#[derive(Debug)]
+pub(super) enum Done {
+    Listed(Result<Vec<DomainRef>, CallError>),
+    Described(DomainId, Result<String, CallError>),
+    Counted(DomainId, Window, Duration, Result<TypedParams, CallError>),
+    Job(DomainId, Window, Option<u32>, Result<JobStats, CallError>),
+    Limit(DomainId, Option<u64>),
+    Measured(DomainId, dirty::Order, dirty::Outcome),
+    Host(Option<String>, Option<u64>, Option<u64>),
+}
+
+/// One connection and what is known through it.
+pub(super) struct Session<'a> {
+    guests: &'a Guests,
+    connection: Connection,
+    boot: BootId,
+    domains: HashMap<DomainId, Known>,
+    calls: JoinSet<Done>,
+    places: Arc<Semaphore>,
+    measuring: usize,
+    rounds: u32,
+    timed_out: u64,
+    slowest: Duration,
+    look: Look,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(guests: &'a Guests, connection: Connection) -> Self {
+        Self {
+            guests,
+            connection,
+            boot: process::boot_id(Path::new("/")).unwrap_or_else(BootId::random),
+            domains: HashMap::new(),
+            calls: JoinSet::new(),
+            places: Arc::new(Semaphore::new(STATS_IN_FLIGHT)),
+            measuring: 0,
+            rounds: 0,
+            timed_out: 0,
+            slowest: Duration::ZERO,
+            look: Look::default(),
+        }
+    }
+
+    /// Works until the connection ends, and says why it did.
+    pub(super) async fn run(mut self) -> String {
+        let kinds = [
+            EventId::Lifecycle,
+            EventId::MigrationIteration,
+            EventId::JobCompleted,
+        ];
+        let deadline = self.guests.libvirt.call_deadline;
+        let mut events = match self.connection.subscribe(&kinds, deadline).await {
+            Ok(events) => events,
+            Err(error) => return crate::spool::chain(&error),
+        };
+        self.ask_host();
+        let mut ticks = tokio::time::interval(self.guests.config.interval);
+        let mut seconds = tokio::time::interval(JOB_EVERY);
+        for timer in [&mut ticks, &mut seconds] {
+            timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        }
+        let ended = self.connection.clone();
+        loop {
+            tokio::select! {
+                reason = ended.wait_ended() => return reason.to_string(),
+                _ = ticks.tick() => self.tick(),
+                _ = seconds.tick() => self.second(),
+                event = events.recv() => match event {
+                    Some(event) => self.hear(&event),
+                    None => return "its events have ended".to_owned(),
+                },
+                Some(done) = self.calls.join_next() => {
+                    if let Ok(done) = done {
+                        self.act(done);
+                    }
+                }
+            }
+            self.warn_of_lost_events(&events);
+            if !self.look.is_empty()
+                && self
+                    .guests
+                    .looks
+                    .send(std::mem::take(&mut self.look))
+                    .await
+                    .is_err()
+            {
+                return "the sampler has ended".to_owned();
+            }
+        }
+    }
+
+    fn warn_of_lost_events(&self, events: &Events) {
+        if events.dropped() > 0 {
+            tracing::debug!(dropped = events.dropped(), "events of libvirt were lost");
+        }
+    }
+
+    fn deadline(&self) -> Duration {
+        self.guests.libvirt.call_deadline
+    }
+
+    fn ask_host(&mut self) {
+        let (connection, deadline) = (self.connection.clone(), self.deadline());
+        self.calls.spawn(async move {
+            let kind = connection.hypervisor_type(deadline).await.ok();
+            let libvirt = connection.lib_version(deadline).await.ok();
+            Done::Host(
+                kind,
+                libvirt,
+                connection.hypervisor_version(deadline).await.ok(),
+            )
+        });
+    }
+
+    pub(super) fn list(&mut self) {
+        let (connection, deadline) = (self.connection.clone(), self.deadline());
+        self.calls.spawn(async move {
+            Done::Listed(
+                connection
+                    .list_all_domains(ListFlags::ACTIVE, deadline)
+                    .await,
+            )
+        });
+    }
+
+    fn tick(&mut self) {
+        self.list();
+        self.tell_health();
+        let dear = self.rounds.is_multiple_of(self.guests.libvirt.dear_every);
+        self.rounds = self.rounds.wrapping_add(1);
+        let now = self.guests.clock.monotonic();
+        let hung = self.connection.abandoned_calls() >= HUNG_MAX;
+        let ids: Vec<DomainId> = self.domains.keys().copied().collect();
+        for id in ids {
+            let Some(known) = self.domains.get_mut(&id) else {
+                continue;
+            };
+            if known.busy {
+                continue;
+            }
+            if hung || known.is_quarantined(now) {
+                self.fall_back(id);
+                continue;
+            }
+            known.busy = true;
+            let domain = known.domain.clone();
+            self.count(id, domain, dear);
+        }
+    }
+
+    fn tell_health(&mut self) {
+        let now = self.guests.clock.now();
+        let mut values = Values::default();
+        values.whole(Metric::HostLibvirtUp, 1);
+        values.whole(Metric::HostLibvirtCallsTimedOut, self.timed_out);
+        let slowest = std::mem::take(&mut self.slowest);
+        if !slowest.is_zero() {
+            values.whole(
+                Metric::HostLibvirtCallLatency,
+                u64::try_from(slowest.as_nanos()).unwrap_or(u64::MAX),
+            );
+        }
+        let promised = self
+            .domains
+            .values()
+            .filter_map(|known| known.facts.as_ref());
+        let (mut vcpus, mut memory) = (0_u64, 0_u64);
+        for facts in promised {
+            vcpus = vcpus.saturating_add(u64::from(facts.vcpu_count.unwrap_or(0)));
+            memory = memory.saturating_add(facts.memory_max.map_or(0, |size| size.bytes()));
+        }
+        // A sum over guests that are not all described yet would be too small.
+        if self.rounds > 0 && self.domains.values().all(|known| known.facts.is_some()) {
+            values.whole(Metric::HostAllocVcpuUsed, vcpus);
+            values.whole(Metric::HostAllocMemUsed, memory);
+        }
+        if let Some(told) = self.guests.config.overcommit {
+            values.whole(
+                Metric::HostAllocVcpuReserved,
+                u64::from(told.reserved_cpu_count),
+            );
+            values.whole(Metric::HostAllocVcpuRatio, told.cpu_ratio.millionths());
+            values.whole(Metric::HostAllocMemReserved, told.reserved_memory.bytes());
+            values.whole(Metric::HostAllocMemRatio, told.memory_ratio.millionths());
+        }
+        let subject = plimsoll_model::Subject::Node(self.guests.node);
+        self.look
+            .sweeps
+            .extend(values.sweep(subject, Window::between(now, now)));
+    }
+
+    fn fall_back(&mut self, id: DomainId) {
+        let Some(known) = self.domains.get(&id) else {
+            return;
+        };
+        let begin = self.guests.clock.now();
+        let mut values = Values::default();
+        process::fallback(Path::new("/"), &known.domain, &mut values);
+        let window = Window::between(begin, self.guests.clock.now());
+        self.look
+            .sweeps
+            .extend(values.sweep(known.subject(), window));
+    }
+
+    fn count(&mut self, id: DomainId, domain: DomainRef, dear: bool) {
+        let mut groups = StatsGroups::STATE | StatsGroups::BALLOON | StatsGroups::INTERFACE;
+        if dear {
+            groups = groups | StatsGroups::CPU_TOTAL | StatsGroups::VCPU | StatsGroups::BLOCK;
+        }
+        let (connection, deadline) = (self.connection.clone(), self.deadline());
+        let (clock, places) = (Arc::clone(&self.guests.clock), Arc::clone(&self.places));
+        self.calls.spawn(async move {
+            // The deadline is the call's, not that of the queue before it.
+            let place = places.acquire_owned().await;
+            let (begin, start) = (clock.now(), clock.monotonic());
+            let result = connection
+                .domain_stats(&domain, groups, StatsFlags::NOWAIT, deadline)
+                .await;
+            drop(place);
+            let window = Window::between(begin, clock.now());
+            Done::Counted(id, window, clock.monotonic().since(start), result)
+        });
+    }
+
+    fn describe(&mut self, id: DomainId, domain: DomainRef) {
+        let (connection, deadline) = (self.connection.clone(), self.deadline());
+        let places = Arc::clone(&self.places);
+        self.calls.spawn(async move {
+            let place = places.acquire_owned().await;
+            let result = connection
+                .domain_xml(&domain, XmlFlags::NONE, deadline)
+                .await;
+            drop(place);
+            Done::Described(id, result)
+        });
+    }
+
+    /// Looks at the job of a domain; with the number of a pass if one just began.
+    pub(super) fn look_at_job(&mut self, id: DomainId, pass: Option<u32>) {
+        let Some(known) = self.domains.get_mut(&id) else {
+            return;
+        };
+        if known.job_busy && pass.is_none() {
+            return;
+        }
+        known.job_busy = true;
+        let (connection, domain) = (self.connection.clone(), known.domain.clone());
+        let clock = Arc::clone(&self.guests.clock);
+        self.calls.spawn(async move {
+            let begin = clock.now();
+            let result = connection
+                .job_stats(&domain, JobStatsFlags::NONE, JOB_DEADLINE)
+                .await;
+            Done::Job(id, Window::between(begin, clock.now()), pass, result)
+        });
+    }
+
+    pub(super) fn ask_limit(&mut self, id: DomainId) {
+        let Some(known) = self.domains.get(&id) else {
+            return;
+        };
+        let (connection, domain) = (self.connection.clone(), known.domain.clone());
+        self.calls.spawn(async move {
+            Done::Limit(
+                id,
+                connection
+                    .migrate_max_downtime_ms(&domain, JOB_DEADLINE)
+                    .await
+                    .ok(),
+            )
+        });
+    }
+
+    /// Returns what is known of a domain; gets to know it at first sight.
+    pub(super) fn meet(&mut self, domain: &DomainRef) -> Option<DomainId> {
+        let id = DomainId::from_bytes(domain.uuid).ok()?;
+        let seen = process::incarnation(Path::new("/"), self.boot, domain);
+        let same = self.domains.get(&id).is_some_and(|known| {
+            // A process that cannot be seen is told apart by libvirt's number, within this connection.
+            seen.map_or(known.domain.id == domain.id, |seen| {
+                known.incarnation == seen
+            })
+        });
+        if same {
+            return Some(id);
+        }
+        let incarnation = seen.unwrap_or_else(|| Incarnation {
+            boot: self.boot,
+            // Where the process cannot be seen, the instant of first sight stands for its start.
+            started_ms: u64::try_from(self.guests.clock.now().millis()).unwrap_or(0),
+        });
+        let known = Known::new(domain.clone(), id, self.guests.node, incarnation);
+        self.domains.insert(id, known);
+        self.describe(id, domain.clone());
+        Some(id)
+    }
+}
