@@ -1,1 +1,11 @@
-//! (being written)
+//! The stage: a real cloud of two or more compute nodes on one machine, and the guests on it.
+//!
+//! [`stage`] raises network, mount and UTS namespaces, a shaped network between them and one
+//! libvirtd in each; [`guest`] makes the machines that run there and dirty their memory by a
+//! known pattern. The programs under test are started as processes, by path.
+//!
+//! Not here: any code of the programs under test. The stage asks libvirt through `virsh` alone,
+//! so that it can judge the project's own client.
+
+pub mod guest;
+pub mod stage;

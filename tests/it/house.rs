@@ -1,0 +1,194 @@
+//! The whole house on this machine: a real agent and a real aggregator, asked by the real command.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use plimsoll_tests::stage::wait_until;
+
+/// Where cargo puts the programs of the workspace.
+fn program(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.push(name);
+    assert!(
+        path.exists(),
+        "{} is not there; run `cargo build --workspace` first",
+        path.display()
+    );
+    path
+}
+
+/// A program that is ended with the story.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Starts an aggregator on a port of the system's choice; returns its URL.
+fn aggregator(dir: &std::path::Path) -> (Running, String) {
+    let mut child = Command::new(program("plimsoll-aggregator"))
+        .args([
+            "run",
+            "--listen",
+            "127.0.0.1:0",
+            "--interval",
+            "1s",
+            "--data-dir",
+        ])
+        .arg(dir)
+        .env("NO_COLOR", "1")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|line| {
+            Some(
+                line.split_once("listen=")?
+                    .1
+                    .split_whitespace()
+                    .next()?
+                    .to_owned(),
+            )
+        })
+        .unwrap();
+    // Read on, so that the aggregator never waits for a full pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    (Running(child), format!("http://{address}"))
+}
+
+fn ask(url: &str, args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(program("plimsoll"))
+        .args(["--server", url])
+        .args(args)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+fn asked_json(url: &str, args: &[&str]) -> serde_json::Value {
+    let (code, out, err) = ask(url, args);
+    assert_eq!(code, Some(0), "{err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+#[test]
+fn an_agent_without_libvirt_shows_its_host_and_its_room_within_seconds_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (house, url) = aggregator(&dir.path().join("data"));
+    let agent = Command::new(program("plimsoll-agent"))
+        .args([
+            "run",
+            "--interval",
+            "1s",
+            "--libvirt-socket",
+            "/nonexistent/libvirt-sock",
+        ])
+        .args(["--aggregator", &url, "--state-dir"])
+        .arg(dir.path().join("agent"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let agent = Running(agent);
+    let limit = Duration::from_secs(30);
+    let node = wait_until("the node and a reading of its memory", limit, || {
+        let nodes = asked_json(&url, &["--json", "nodes"]);
+        let told = nodes
+            .get(0)
+            .filter(|node| node["memory_bytes"].is_number())
+            .cloned();
+        let series = asked_json(
+            &url,
+            &["--json", "series", "--metric", "host.mem.available"],
+        );
+        Ok(told.filter(|_| !series.as_array().unwrap().is_empty()))
+    })
+    .unwrap();
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(node["hostname"], hostname.trim());
+    assert_eq!(node["freshness"], "FRESHNESS_FRESH");
+
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total_kib = meminfo
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap();
+    assert_eq!(node["memory_bytes"], total_kib * 1024);
+    let room = asked_json(
+        &url,
+        &[
+            "--json",
+            "headroom",
+            "--ram-ratio",
+            "1.5",
+            "--flavor",
+            "small:1:1MiB",
+        ],
+    );
+    let memory = &room[0]["resources"][1];
+    assert_eq!(memory["allocation_headroom"], total_kib * 1024 * 3 / 2);
+    assert!(
+        room[0]["fits"][0]["count"].as_i64().unwrap() > 0,
+        "{room:#}"
+    );
+
+    drop(agent);
+    drop(house);
+    let (_house, url) = aggregator(&dir.path().join("data"));
+    let nodes = asked_json(&url, &["--json", "nodes"]);
+    assert_eq!(
+        nodes[0]["node_id"], node["node_id"],
+        "what was acknowledged is there again"
+    );
+}
+
+#[test]
+fn mistakes_get_one_clear_line_and_their_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_house, url) = aggregator(dir.path());
+    let (code, _, err) = ask(&url, &["estimate", "6b1f5a5e-0000-4000-8000-000000000001"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        err.contains("no domain") && err.contains("plimsoll domains"),
+        "{err}"
+    );
+    let (code, _, err) = ask("http://127.0.0.1:1", &["nodes"]);
+    assert_eq!(code, Some(69));
+    assert!(
+        err.contains("http://127.0.0.1:1") && err.contains("--server"),
+        "{err}"
+    );
+    assert_eq!(err.trim().lines().count(), 1, "{err}");
+
+    let config = dir.path().join("bad.toml");
+    std::fs::write(&config, "intervall = \"10s\"\n").unwrap();
+    for name in ["plimsoll-aggregator", "plimsoll-agent"] {
+        let output = Command::new(program(name))
+            .args(["check-config", "--config"])
+            .arg(&config)
+            .output()
+            .unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{name}: {err}");
+        assert!(
+            err.contains("intervall") && (err.contains("line 1") || err.contains("toml:1:")),
+            "{name}: {err}"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! The stage itself: guests that dirty memory move between two real libvirt nodes.
+
+use std::time::Duration;
+
+use plimsoll_tests::guest::{Guest, PageSet, Pattern};
+use plimsoll_tests::stage::{MigrateOptions, Migration, Stage, StageConfig, standing, turn};
+use uuid::Uuid;
+
+const MIB: u32 = 1 << 20;
+
+fn guest(name: &str, pattern: Pattern) -> Guest {
+    Guest {
+        name: name.to_owned(),
+        uuid: Uuid::new_v4(),
+        memory_mib: 256,
+        vcpus: 1,
+        fill_bytes: 96 * MIB,
+        pattern,
+        seed: 7,
+    }
+}
+
+#[test]
+fn a_quiet_guest_moves_a_wild_one_does_not_and_nothing_is_left_behind() {
+    let Some(_turn) = turn("a_quiet_guest_moves_a_wild_one_does_not_and_nothing_is_left_behind")
+    else {
+        return;
+    };
+    let stage = Stage::raise(&StageConfig::default()).unwrap();
+    let directory = stage.directory().to_owned();
+    let quiet = guest("quiet", Pattern::Idle);
+    // 80 MiB/s over 96 MiB against a link of some 45 MiB/s: what is sent is dirty again.
+    let set = PageSet {
+        working_set_bytes: 96 * MIB,
+        pages_per_second: 20_480,
+    };
+    let wild = guest("wild", Pattern::Uniform(set));
+    stage.node(0).unwrap().define_and_start(&quiet).unwrap();
+    stage.node(0).unwrap().define_and_start(&wild).unwrap();
+
+    let moved = stage
+        .migrate_live(&quiet, 0, 1, &MigrateOptions::default())
+        .unwrap();
+    let Migration::Completed(figures) = moved else {
+        panic!("the quiet guest stayed: {moved:?}")
+    };
+    assert!(
+        figures.memory_processed_bytes.unwrap() > u64::from(90 * MIB),
+        "{figures:?}"
+    );
+    assert_eq!(stage.node(1).unwrap().guests().unwrap(), ["quiet"]);
+
+    let rate = stage
+        .node(0)
+        .unwrap()
+        .dirty_rate_mib_per_second("wild", 1)
+        .unwrap();
+    assert!(
+        (20..=96).contains(&rate),
+        "80 MiB/s over 96 MiB was measured as {rate} MiB/s"
+    );
+    let options = MigrateOptions {
+        timeout: Duration::from_secs(15),
+        ..MigrateOptions::default()
+    };
+    let stayed = stage.migrate_live(&wild, 0, 1, &options).unwrap();
+    assert!(
+        matches!(stayed, Migration::Aborted { .. }),
+        "the wild guest moved: {stayed:?}"
+    );
+    assert_eq!(stage.node(0).unwrap().guests().unwrap(), ["wild"]);
+
+    let base = directory.parent().unwrap().to_owned();
+    stage.fall().unwrap();
+    assert!(!directory.exists());
+    assert!(
+        standing(&base)
+            .unwrap()
+            .iter()
+            .all(|other| other.directory != directory)
+    );
+}
