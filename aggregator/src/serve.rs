@@ -25,6 +25,8 @@ use crate::writer::Writer;
 
 /// How often the store seals and forgets what is due.
 const UPKEEP: Duration = Duration::from_secs(60);
+/// How long open calls may go on after the aggregator was told to end.
+const DRAIN: Duration = Duration::from_secs(2);
 /// Calls that one connection may have open.
 const STREAMS_MAX: u32 = 64;
 
@@ -71,7 +73,13 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(plimsoll_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    Server::builder()
+    let (told, mut stopping) = tokio::sync::watch::channel(false);
+    let mut drained = told.subscribe();
+    tokio::spawn(async move {
+        stop.await;
+        told.send_replace(true);
+    });
+    let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .max_concurrent_streams(Some(STREAMS_MAX))
@@ -87,13 +95,27 @@ pub async fn serve(
             witness,
             assumed,
         }))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
-        .await
-        .context("the server failed")?;
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            stopping.wait_for(|told| *told).await.ok();
+        });
+    let patience = async move {
+        drained.wait_for(|told| *told).await.ok();
+        tokio::time::sleep(DRAIN).await;
+    };
+    // An agent's stream never ends by itself; what it was not acknowledged it sends again.
+    let whole = tokio::select! {
+        ended = server => {
+            ended.context("the server failed")?;
+            true
+        }
+        () = patience => false,
+    };
     upkeep.abort();
-    tokio::task::spawn_blocking(move || thread.join())
-        .await?
-        .ok();
+    if whole {
+        tokio::task::spawn_blocking(move || thread.join())
+            .await?
+            .ok();
+    }
     Ok(())
 }
 

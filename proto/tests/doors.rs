@@ -1,6 +1,9 @@
 //! The two doors: what goes out comes in again, and what is wrong is refused by name.
 
-#![expect(clippy::unwrap_used, reason = "a story ends where its parts are not what they must be")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a story ends where its parts are not what they must be"
+)]
 
 use plimsoll_model::{
     BootId, DomainId, Event, EventKind, Incarnation, Metric, MigrationEnd, MigrationEnded, NodeId,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use plimsoll_tests::stage::wait_until;
 
 /// Where cargo puts the programs of the workspace.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
     path.pop();

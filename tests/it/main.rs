@@ -5,5 +5,6 @@
     reason = "a story ends where its parts are not what they must be"
 )]
 
+mod forecast;
 mod house;
 mod moving;

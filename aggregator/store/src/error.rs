@@ -70,7 +70,7 @@ pub enum AppendError {
         /// The first failure.
         reason: String,
     },
-    /// A record is too large or holds what cannot be kept; the others of the slice are not written either.
+    /// A record is too large or holds what cannot be kept; those after it are not written either.
     #[error("record {index} cannot be kept: {what}")]
     Unfit {
         /// Its place in the slice.

@@ -61,6 +61,20 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Makes a directory whose name survives a power cut.
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    for above in dir
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .filter(|above| above.is_dir())
+    {
+        sync_dir(above)?;
+    }
+    Ok(())
+}
+
 /// Makes a segment that is whole under its name or not there at all.
 fn create(dir: &Path, id: u64) -> io::Result<(PathBuf, File)> {
     let path = dir.join(format!("{id:016}.log"));
@@ -112,16 +126,23 @@ pub(crate) fn scan(
         damage: None,
     };
     while let Some(rest) = bytes.get(scan.end..).filter(|rest| !rest.is_empty()) {
-        match frame(rest).and_then(|payload| each(payload).map(|()| payload.len())) {
-            Ok(length) => {
-                scan.frames += 1;
-                scan.end += FRAME_HEAD_BYTES + length;
-            }
+        let payload = match frame(rest) {
+            Ok(payload) => payload,
             Err(damage) => {
                 scan.damage = Some(damage);
                 break;
             }
-        }
+        };
+        // Whole but not understood: a later release wrote it. Cutting it off would lose what was
+        // acknowledged.
+        each(payload).map_err(|what| OpenError::Corrupt {
+            path: path.to_owned(),
+            offset: scan.end as u64,
+            what,
+            remedy: "start the release that wrote it again",
+        })?;
+        scan.frames += 1;
+        scan.end += FRAME_HEAD_BYTES + payload.len();
     }
     Ok(scan)
 }
@@ -185,7 +206,7 @@ impl Log {
         segment_bytes: u64,
         mut each: impl FnMut(&[u8]) -> Result<(), &'static str>,
     ) -> Result<(Self, Found), OpenError> {
-        std::fs::create_dir_all(dir).map_err(io_error("make", dir))?;
+        make_dir(dir).map_err(io_error("make", dir))?;
         let all = segments(dir)?;
         let mut found = Found::default();
         let last = all.last().map(|(id, _)| *id);
@@ -312,8 +333,12 @@ fn is_full(error: &io::Error) -> bool {
 
 /// Cuts the torn end off the last segment and keeps a copy of the whole.
 fn mend(path: &Path, offset: u64, length: u64) -> Result<Torn, OpenError> {
-    let copy = path.with_extension("broken");
-    std::fs::copy(path, &copy).map_err(io_error("copy", path))?;
+    // Named by its length too, so that a second torn end never overwrites the first copy.
+    let copy = path.with_extension(format!("{length}.broken"));
+    std::fs::copy(path, &copy)
+        .and_then(|_| File::open(&copy)?.sync_all())
+        .and_then(|()| path.parent().map_or(Ok(()), sync_dir))
+        .map_err(io_error("copy", path))?;
     let file = OpenOptions::new()
         .write(true)
         .open(path)

@@ -11,7 +11,7 @@ use plimsoll_model::{
 use crate::codec;
 use crate::error::{AppendError, OpenError, RecoveryReport};
 use crate::head::{Head, domain_of};
-use crate::log::{Log, PAYLOAD_BYTES_MAX};
+use crate::log::{Log, PAYLOAD_BYTES_MAX, make_dir};
 use crate::record::{
     Appended, Document, EventFilter, NodeSeen, Rate, Record, SeriesFilter, StoreOptions,
 };
@@ -39,7 +39,7 @@ impl Store {
                 source,
             }
         };
-        std::fs::create_dir_all(dir).map_err(io("make"))?;
+        make_dir(dir).map_err(io("make"))?;
         let path = dir.join("LOCK");
         let lock = File::create(&path).map_err(io("lock"))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)

@@ -291,3 +291,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_whole_frame_that_is_not_understood_stops_the_store_and_is_not_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, sender) = (open(dir.path()), Sender::new());
+    store.append(&[sender.batch(1, 5)]).unwrap();
+    drop(store);
+    let log = dir.path().join("log").join("0000000000000001.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let later = [250_u8, 1, 2, 3];
+    bytes.extend(4_u32.to_le_bytes());
+    bytes.extend(crc32c::crc32c(&later).to_le_bytes());
+    bytes.extend(later);
+    std::fs::write(&log, &bytes).unwrap();
+    let error = Store::open(dir.path(), StoreOptions::default()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("start the release that wrote it"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&log).unwrap(), bytes);
+}
