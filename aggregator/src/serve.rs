@@ -63,18 +63,14 @@ pub async fn serve(
     })?;
     tracing::info!(listen = %listener.local_addr()?, data_dir = %config.data_dir.display(), "serving");
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<IngestServiceServer<Ingest>>().await;
-    health.set_serving::<QueryServiceServer<Query>>().await;
-    health
-        .set_serving::<EstimateServiceServer<Forecast>>()
-        .await;
+    tell_healthy(&health).await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(plimsoll_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let (told, mut stopping) = tokio::sync::watch::channel(false);
-    let mut drained = told.subscribe();
+    let drained = told.subscribe();
     tokio::spawn(async move {
         stop.await;
         told.send_replace(true);
@@ -98,18 +94,7 @@ pub async fn serve(
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
             stopping.wait_for(|told| *told).await.ok();
         });
-    let patience = async move {
-        drained.wait_for(|told| *told).await.ok();
-        tokio::time::sleep(DRAIN).await;
-    };
-    // An agent's stream never ends by itself; what it was not acknowledged it sends again.
-    let whole = tokio::select! {
-        ended = server => {
-            ended.context("the server failed")?;
-            true
-        }
-        () = patience => false,
-    };
+    let whole = until_drained(server, drained).await?;
     upkeep.abort();
     if whole {
         tokio::task::spawn_blocking(move || thread.join())
@@ -117,6 +102,30 @@ pub async fn serve(
             .ok();
     }
     Ok(())
+}
+
+async fn tell_healthy(health: &tonic_health::server::HealthReporter) {
+    health.set_serving::<IngestServiceServer<Ingest>>().await;
+    health.set_serving::<QueryServiceServer<Query>>().await;
+    health
+        .set_serving::<EstimateServiceServer<Forecast>>()
+        .await;
+}
+
+/// Runs the server to its end, or for [`DRAIN`] after it was told to end; says whether it ended.
+async fn until_drained(
+    server: impl Future<Output = Result<(), tonic::transport::Error>>,
+    mut told: tokio::sync::watch::Receiver<bool>,
+) -> anyhow::Result<bool> {
+    let patience = async move {
+        told.wait_for(|told| *told).await.ok();
+        tokio::time::sleep(DRAIN).await;
+    };
+    // An agent's stream never ends by itself; what it was not acknowledged it sends again.
+    tokio::select! {
+        ended = server => ended.context("the server failed").map(|()| true),
+        () = patience => Ok(false),
+    }
 }
 
 fn open(config: &Config) -> anyhow::Result<Arc<Store>> {

@@ -2,6 +2,8 @@
 //! `PLIMSOLL_TESTS_COMPLETE=1` it fails instead.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
     reason = "a story ends where its parts are not what they must be"
 )]
 
