@@ -4,15 +4,17 @@
 use std::time::Duration;
 
 use plimsoll_estimate::{
-    BandwidthSource, DirtyPoint, Estimate, InputError, Inputs, LinkBandwidth, Policy, network,
-    zero_fraction_from_rss,
+    BandwidthSource, DirtyPoint, Estimate, InputError, Inputs, LinkBandwidth, Policy, ZeroShare,
+    network, zero_share_from_rss, zero_share_from_touched,
 };
-use plimsoll_model::{Bandwidth, ByteSize, DirtyRate, Metric, NodeId, UnixMillis};
+use plimsoll_model::{Bandwidth, ByteSize, DirtyRate, Metric, NodeId, Part, SeriesKey, UnixMillis};
 
 use crate::known::{DomainRow, Known};
 
 /// Measurements of the dirty rate older than this tell of another time of day.
 const DIRTY_HORIZON: Duration = Duration::from_secs(900);
+/// A domain that just began to run fills its memory as it never will again, so this much is left out.
+const BEGINNING: Duration = Duration::from_secs(5);
 /// Packets of a network whose cards tell no size.
 const MTU_BYTES_USUAL: u32 = 1500;
 
@@ -100,7 +102,9 @@ pub fn plan(
     let bandwidth = link(known, row, question, assumed, &mut gathered);
     let mut inputs = Inputs::new(memory, bandwidth, question.policy);
     inputs.accelerator = row.facts.accelerator;
-    inputs.zero_fraction = zero_fraction(known, row, memory, &mut gathered)?;
+    let zero = zero_share(known, row, memory, &mut gathered);
+    inputs.zero_fraction = zero.map(|zero| zero.share);
+    inputs.zero_deviation = zero.and_then(|zero| zero.deviation);
     inputs.dirty_points = dirty_points(known, row, as_of, &mut gathered)?;
     inputs.telemetry_age_ms = gathered
         .iter()
@@ -216,29 +220,47 @@ fn link(
     }
 }
 
-fn zero_fraction(
+/// How much of the memory is zero: counted where the agent may look at the guest's mappings, else guessed
+/// from the resident memory of its process.
+fn zero_share(
     known: &Known,
     row: &DomainRow,
     memory: ByteSize,
     gathered: &mut Vec<Input>,
-) -> Result<Option<plimsoll_model::Ratio>, PlanError> {
-    let Some(rss) = known.whole(row.subject(), Metric::VmMemRss) else {
-        return Ok(None);
+) -> Option<ZeroShare> {
+    let mut read = |metric: Metric| {
+        let read = known.whole(row.subject(), metric)?;
+        let size = ByteSize::from_bytes(read.value);
+        gathered.push(Input {
+            name: metric.name().to_owned(),
+            value: size.to_string(),
+            source: "measured",
+            read: Some(read.window.end),
+        });
+        Some(size)
     };
-    let size = ByteSize::from_bytes(rss.value);
-    gathered.push(Input {
-        name: Metric::VmMemRss.name().to_owned(),
-        value: size.to_string(),
-        source: "measured",
-        read: Some(rss.window.end),
-    });
+    if let Some(touched) = read(Metric::VmMemTouched) {
+        return zero_share_from_touched(touched, memory);
+    }
+    let rss = read(Metric::VmMemRss)?;
     let huge = row.facts.huge_pages.unwrap_or(false);
-    Ok(zero_fraction_from_rss(
-        size,
-        memory,
-        row.facts.accelerator,
-        huge,
-    ))
+    zero_share_from_rss(rss, memory, row.facts.accelerator, huge)
+}
+
+/// Returns when the domain was first seen on its node within the horizon.
+fn first_seen(
+    known: &Known,
+    row: &DomainRow,
+    horizon: UnixMillis,
+    as_of: UnixMillis,
+) -> UnixMillis {
+    let state = SeriesKey {
+        subject: row.subject(),
+        metric: Metric::VmState,
+        part: Part::whole(),
+    };
+    let seen = known.store.range(&state, horizon, as_of);
+    seen.first().map_or(horizon, |(window, _)| window.end)
 }
 
 fn dirty_points(
@@ -248,8 +270,11 @@ fn dirty_points(
     gathered: &mut Vec<Input>,
 ) -> Result<Vec<DirtyPoint>, PlanError> {
     let mut points = Vec::new();
+    let horizon = as_of.minus(DIRTY_HORIZON);
+    let begun = first_seen(known, row, horizon, as_of).plus(BEGINNING);
     for key in known.parts(row.subject(), Metric::VmDirtyRate) {
-        let samples = known.store.range(&key, as_of.minus(DIRTY_HORIZON), as_of);
+        let mut samples = known.store.range(&key, horizon, as_of);
+        samples.retain(|(window, _)| window.begin() >= begun);
         for (window, value) in &samples {
             let rate = DirtyRate::from_bytes_per_second(*value);
             points.push(DirtyPoint::libvirt(window.width_ms.max(1), rate));

@@ -8,11 +8,16 @@ use std::time::Duration;
 use plimsoll_tests::stage::wait_until;
 
 /// Where cargo puts the programs of the workspace.
-pub(crate) fn program(name: &str) -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
     path.pop();
-    path.push(name);
+    path
+}
+
+/// One of them.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let path = programs().join(name);
     assert!(
         path.exists(),
         "{} is not there; run `cargo build --workspace` first",

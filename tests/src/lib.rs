@@ -7,5 +7,6 @@
 //! Not here: any code of the programs under test. The stage asks libvirt through `virsh` alone,
 //! so that it can judge the project's own client.
 
+pub mod cloud;
 pub mod guest;
 pub mod stage;

@@ -9,6 +9,7 @@ mod migration;
 mod process;
 mod session;
 mod table;
+mod touched;
 mod xml;
 
 use std::path::{Path, PathBuf};

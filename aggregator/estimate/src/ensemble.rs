@@ -49,7 +49,7 @@ impl<'a> Ensemble<'a> {
     fn scene(&self, uniform: &[f64; AXES]) -> Scene {
         let [pace, bandwidth, fixed, zero, starved, noises @ ..] = uniform;
         let inputs = self.inputs;
-        let touched = prior::touched_share(inputs.zero_fraction, normal(*zero), *zero);
+        let touched = prior::touched_share(inputs, normal(*zero), *zero);
         let nonzero = touched * inputs.memory_total.bytes() as f64;
         let pace_sd = prior::pace_sd(inputs.telemetry_age_ms);
         let dirty = self

@@ -116,6 +116,8 @@ pub struct Inputs {
     pub device_memory: ByteSize,
     /// Share of the guest's memory that is all zero, 0 to 1.
     pub zero_fraction: Option<Ratio>,
+    /// Standard deviation of that share, 0 to 1; absent takes one fiftieth of what is not zero.
+    pub zero_deviation: Option<Ratio>,
     /// Measurements of how fast memory is made dirty, in any order; two windows tell more than two measurements of one.
     pub dirty_points: Vec<DirtyPoint>,
     /// How old the newest of them is.
@@ -145,6 +147,7 @@ impl Inputs {
             memory_total,
             device_memory: DEVICE_MEMORY_PC_VGA,
             zero_fraction: None,
+            zero_deviation: None,
             dirty_points: Vec::new(),
             telemetry_age_ms: None,
             bandwidth,
@@ -180,6 +183,7 @@ impl Inputs {
             return Err(InputError::TimeoutZero);
         }
         check_share("zero_fraction", self.zero_fraction)?;
+        check_share("zero_deviation", self.zero_deviation)?;
         check_share("bandwidth.uncertainty", self.bandwidth.uncertainty)?;
         self.policy.downtime.check()?;
         self.check_points()
@@ -212,35 +216,4 @@ fn check_share(field: &'static str, share: Option<Ratio>) -> Result<(), InputErr
         }),
         _ => Ok(()),
     }
-}
-
-/// Memory of a QEMU process that is not the guest's, measured with TCG on QEMU 7.2: code, libraries, translated code.
-const PROCESS_OVERHEAD_TCG: ByteSize = ByteSize::from_mib(123);
-/// The same with KVM, which translates nothing; a prior that no KVM host has confirmed yet.
-const PROCESS_OVERHEAD_KVM: ByteSize = ByteSize::from_mib(50);
-
-/// Derives the share of zero pages from the resident memory of the QEMU process; absent for guests
-/// on huge pages, whose memory the kernel does not count as resident.
-///
-/// Resident memory never shrinks by itself, so the share is a lower bound.
-pub fn zero_fraction_from_rss(
-    rss: ByteSize,
-    memory_total: ByteSize,
-    accelerator: Option<Accelerator>,
-    huge_pages: bool,
-) -> Option<Ratio> {
-    if huge_pages || memory_total.bytes() == 0 || rss.bytes() == 0 {
-        return None;
-    }
-    let overhead = match accelerator {
-        Some(Accelerator::Tcg) => PROCESS_OVERHEAD_TCG,
-        Some(Accelerator::Kvm) | None => PROCESS_OVERHEAD_KVM,
-    };
-    let touched = rss
-        .saturating_sub(overhead)
-        .bytes()
-        .min(memory_total.bytes());
-    let zero = memory_total.bytes() - touched;
-    let millionths = u128::from(zero) * 1_000_000 / u128::from(memory_total.bytes());
-    u64::try_from(millionths).ok().map(Ratio::from_millionths)
 }

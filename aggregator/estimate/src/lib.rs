@@ -23,6 +23,7 @@ mod prior;
 mod profile;
 mod reason;
 mod scene;
+mod zero;
 
 pub use accuracy::{Accuracy, Observed, compare, relative_error};
 pub use answer::{Estimate, Interval, MODEL_NAME, MODEL_VERSION, PostcopyRisk, Quality, Verdict};
@@ -35,9 +36,9 @@ pub use error::InputError;
 pub use estimate::estimate;
 pub use inputs::{
     BandwidthSource, Calibration, DEVICE_MEMORY_PC_VGA, FixedCosts, Inputs, LinkBandwidth, Policy,
-    zero_fraction_from_rss,
 };
 pub use postcopy::{PostcopyRun, StopCopyRun, postcopy, stop_copy};
 pub use precopy::{PrecopyRun, simulate};
 pub use profile::DowntimeProfile;
 pub use scene::Scene;
+pub use zero::{ZeroShare, zero_share_from_rss, zero_share_from_touched};

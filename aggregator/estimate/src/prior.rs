@@ -89,11 +89,21 @@ pub(crate) fn fixed_sd(calibration: Calibration) -> f64 {
 
 /// Share of the guest's memory that is touched, at a point between 0 and 1 of its distribution; unknown shares
 /// are spread evenly from four tenths to the whole.
-pub(crate) fn touched_share(zero_fraction: Option<Ratio>, normal: f64, uniform: f64) -> f64 {
-    match zero_fraction {
-        Some(zero) => ((1.0 - zero.as_f64()) * (1.0 + 0.02 * normal)).clamp(0.0, 1.0),
-        None => 0.4 + 0.6 * uniform,
-    }
+pub(crate) fn touched_share(inputs: &Inputs, normal: f64, uniform: f64) -> f64 {
+    let Some(zero) = inputs.zero_fraction else {
+        return 0.4 + 0.6 * uniform;
+    };
+    let touched = 1.0 - zero.as_f64();
+    let deviation = inputs.zero_deviation.map_or(0.02 * touched, Ratio::as_f64);
+    (touched + deviation * normal).clamp(0.0, 1.0)
+}
+
+/// Whether how much of the memory is zero is known to a fifth.
+pub(crate) fn is_zero_known(inputs: &Inputs) -> bool {
+    inputs.zero_fraction.is_some_and(|zero| {
+        let deviation = inputs.zero_deviation.map_or(0.0, Ratio::as_f64);
+        deviation <= 0.2 * (1.0 - zero.as_f64())
+    })
 }
 
 /// Factor on the bandwidth where the sending thread gets less than a whole processor.

@@ -35,7 +35,7 @@ pub(crate) fn quality(inputs: &Inputs, centre: &Scene, answer: &Estimate) -> Vec
             dirty_matters && measured && extrapolated(inputs, centre, answer),
             Quality::Extrapolated,
         ),
-        (inputs.zero_fraction.is_none(), Quality::NoZeroFraction),
+        (!prior::is_zero_known(inputs), Quality::NoZeroFraction),
         (
             inputs.bandwidth.source == BandwidthSource::Assumed,
             Quality::AssumedBandwidth,
@@ -129,7 +129,7 @@ fn weakness(quality: Quality) -> &'static str {
             "The migration takes much longer than the dirty rate was measured for."
         }
         Quality::NoZeroFraction => {
-            "How much memory is zero is unknown; the bounds reach from four tenths to all of it touched."
+            "How much memory is zero is known badly or not at all; the bounds allow for it."
         }
         Quality::AssumedBandwidth => "The bandwidth was assumed, not measured.",
         Quality::NoAccelerator => {

@@ -233,6 +233,7 @@ catalogue! {
     VmMigDowntimeExpected = 59, "vm.mig.downtime_expected", Gauge, Milliseconds, Whole, P0, "Downtime QEMU expects while the migration runs.";
     VmMigThrottle = 60, "vm.mig.throttle", Gauge, Millionths, Whole, P0, "Share of processor time auto-converge takes away.";
     VmMemSwappedByHost = 61, "vm.mem.swapped_by_host", Gauge, Bytes, Whole, P1, "Memory of the QEMU process that the host swapped out.";
+    VmMemTouched = 62, "vm.mem.touched", Gauge, Bytes, Whole, P0, "Guest memory that the host ever gave pages to; the rest is zero.";
     HostCpuTimeUser = 1000, "host.cpu.time.user", Counter, Nanoseconds, Cpu, P0, "Time of one processor in mode user.";
     HostCpuTimeNice = 1001, "host.cpu.time.nice", Counter, Nanoseconds, Cpu, P0, "Time of one processor in mode nice.";
     HostCpuTimeSystem = 1002, "host.cpu.time.system", Counter, Nanoseconds, Cpu, P0, "Time of one processor in mode system.";

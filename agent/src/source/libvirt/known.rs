@@ -29,6 +29,8 @@ pub(super) struct Known {
     penalty: Duration,
     pub(super) migration: Option<Migration>,
     pub(super) dirty: super::dirty::Plan,
+    /// When its memory is next looked through; at once if it never was.
+    pub(super) touched_due: Option<Monotonic>,
 }
 
 impl Known {
@@ -52,6 +54,7 @@ impl Known {
             penalty: QUARANTINE_MIN,
             migration: None,
             dirty: super::dirty::Plan::default(),
+            touched_due: None,
         }
     }
 

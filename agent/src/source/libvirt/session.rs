@@ -36,6 +36,7 @@ pub(super) enum Done {
     Job(DomainId, Window, Option<u32>, Result<JobStats, CallError>),
     Limit(DomainId, Option<u64>),
     Measured(DomainId, dirty::Order, dirty::Outcome),
+    Touched(DomainId, Window, Option<u64>),
     Host(Option<String>, Option<u64>, Option<u64>),
 }
 

@@ -1,5 +1,6 @@
 //! Answers of libvirt, and what is due each second.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use plimsoll_model::{DomainId, EventKind, Metric, MigrationRole, Window};
 use super::{Done, Session};
 use crate::config::Access;
 use crate::look::Values;
-use crate::source::libvirt::{Hypervisor, dirty, migration, table, xml};
+use crate::source::libvirt::{Hypervisor, dirty, migration, table, touched, xml};
 
 impl Session<'_> {
     pub(super) fn act(&mut self, done: Done) {
@@ -25,7 +26,11 @@ impl Session<'_> {
             Done::Counted(id, window, took, result) => self.counted(id, window, took, result),
             Done::Job(id, window, pass, result) => self.job(id, window, pass, result),
             Done::Limit(id, limit) => self.tell_start(id, MigrationRole::Source, limit),
-            Done::Measured(id, order, outcome) => self.measured(id, &order, outcome),
+            Done::Measured(id, order, outcome) => {
+                self.measured(id, &order, outcome);
+                self.begin_measurements();
+            }
+            Done::Touched(id, window, bytes) => self.touched(id, window, bytes),
             Done::Host(kind, libvirt, qemu) => {
                 self.guests.hypervisor.send_replace(Hypervisor {
                     kind,
@@ -203,6 +208,42 @@ impl Session<'_> {
             }
         }
         self.begin_measurements();
+        self.look_through_memory();
+    }
+
+    /// Reads how much of each guest's memory was ever touched, where that is due.
+    fn look_through_memory(&mut self) {
+        let now = self.guests.clock.monotonic();
+        for (id, known) in &mut self.domains {
+            let memory = known.facts.as_ref().and_then(|facts| facts.memory_max);
+            let every = memory.and_then(|memory| Some((memory, touched::every(memory)?)));
+            let Some((memory, every)) = every else {
+                continue;
+            };
+            if known.migration.is_some() || known.touched_due.is_some_and(|due| due > now) {
+                continue;
+            }
+            known.touched_due = Some(now.plus(every));
+            let (id, domain) = (*id, known.domain.clone());
+            let clock = Arc::clone(&self.guests.clock);
+            self.calls.spawn_blocking(move || {
+                let begin = clock.now();
+                let bytes = touched::read(Path::new("/"), &domain, memory);
+                let window = Window::between(begin, clock.now());
+                Done::Touched(id, window, bytes.map(|size| size.bytes()))
+            });
+        }
+    }
+
+    fn touched(&mut self, id: DomainId, window: Window, bytes: Option<u64>) {
+        let (Some(known), Some(bytes)) = (self.domains.get(&id), bytes) else {
+            return;
+        };
+        let mut values = Values::default();
+        values.whole(Metric::VmMemTouched, bytes);
+        self.look
+            .sweeps
+            .extend(values.sweep(known.subject(), window));
     }
 
     fn begin_measurements(&mut self) {

@@ -1,0 +1,201 @@
+//! The whole house on the stage: an aggregator in the hub, an agent on every node, and the operator's
+//! command to ask them with.
+//!
+//! Not here: judging what they answer.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::stage::{Daemon, HUB_ADDRESS, Stage, StageConfig, wait_until};
+
+/// Boot, fill, two windows of the dirty rate for each guest, and two slow cores.
+const SEEN_LIMIT: Duration = Duration::from_secs(120);
+/// Measurements of each window before an answer is believed: one alone is off by a quarter.
+const DIRTY_COUNT: u32 = 3;
+/// The source tells the end once it knows that the target runs.
+const ENDED_LIMIT: Duration = Duration::from_secs(20);
+
+/// A stage with an aggregator in its hub and an agent on each node.
+#[derive(Debug)]
+pub struct Cloud {
+    stage: Stage,
+    daemons: Vec<Daemon>,
+    programs: PathBuf,
+}
+
+impl Cloud {
+    /// Raises two nodes with their agents and the aggregator; `programs` is where cargo put them, and
+    /// `data` where the aggregator keeps what it sees, on the stage if absent.
+    ///
+    /// # Errors
+    ///
+    /// Says which part is missing or would not start.
+    pub fn raise(
+        config: &StageConfig,
+        programs: &Path,
+        data: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        for program in ["plimsoll-aggregator", "plimsoll-agent", "plimsoll"] {
+            let path = programs.join(program);
+            if !path.exists() {
+                bail!(
+                    "{} is not there; run `cargo build --workspace` first",
+                    path.display()
+                );
+            }
+        }
+        let stage = Stage::raise(config)?;
+        let mut cloud = Self {
+            stage,
+            daemons: Vec::new(),
+            programs: programs.to_owned(),
+        };
+        cloud.start_aggregator(data)?;
+        for index in 0..cloud.stage.nodes().len() {
+            cloud.start_agent(index, config.link_mbit)?;
+        }
+        Ok(cloud)
+    }
+
+    fn start_aggregator(&mut self, data: Option<&Path>) -> anyhow::Result<()> {
+        let on_stage = self.stage.directory().join("aggregator-data");
+        let data = data.unwrap_or(&on_stage);
+        let program = self.programs.join("plimsoll-aggregator");
+        let daemon = self.stage.spawn_in_hub("aggregator", program, |command| {
+            command.args(["run", "--allow-plaintext-listen", "--interval", "2s"]);
+            command.args(["--listen", &format!("{HUB_ADDRESS}:7077")]);
+            command.arg("--data-dir").arg(data);
+        })?;
+        self.daemons.push(daemon);
+        Ok(())
+    }
+
+    fn start_agent(&mut self, index: usize, link_mbit: u32) -> anyhow::Result<()> {
+        let directory = self.stage.directory();
+        let path = directory.join(format!("agent-{index}.toml"));
+        let state = directory.join(format!("agent-{index}-state"));
+        let node = self.stage.node(index)?.uuid();
+        let text = format!(
+            "aggregator = \"http://{HUB_ADDRESS}:7077\"\nstate_dir = {state:?}\ninterval = \"2s\"\n\
+             [node]\nid = \"{node}\"\n[libvirt]\naccess = \"read-write\"\n\
+             [migration]\nbandwidth = \"{link_mbit}Mbit/s\"\n\
+             [dirty]\nwindows = [\"1s\", \"3s\"]\nevery = \"1s\"\n"
+        );
+        std::fs::write(&path, text).context("cannot write the configuration of an agent")?;
+        let program = self.programs.join("plimsoll-agent");
+        let name = format!("agent-{index}");
+        let daemon = self.stage.spawn_in_node(index, &name, program, |command| {
+            command.args(["run", "--config"]).arg(&path);
+        })?;
+        self.daemons.push(daemon);
+        Ok(())
+    }
+
+    /// The stage.
+    pub fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// Asks the aggregator through the operator's command; says what it complained of.
+    ///
+    /// # Errors
+    ///
+    /// Passes on the complaint.
+    pub fn ask(&self, args: &[&str]) -> anyhow::Result<Value> {
+        let mut command: Command = self.stage.hub_command(self.programs.join("plimsoll"))?;
+        command
+            .args(["--json", "--server"])
+            .arg(format!("http://{HUB_ADDRESS}:7077"))
+            .args(args);
+        let output = command.output().context("cannot run plimsoll")?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        serde_json::from_slice(&output.stdout).context("plimsoll answers no JSON")
+    }
+
+    /// Asks for the estimate until each window of the dirty rate was measured three times, and these and the
+    /// look through the memory ended after this was called. In a real cloud many more are at hand.
+    ///
+    /// # Errors
+    ///
+    /// Says what was answered last.
+    pub fn estimate(&self, guest: &str, args: &[&str]) -> anyhow::Result<Value> {
+        let what = format!("an estimate of {guest} from two windows measured three times");
+        let question: Vec<&str> = ["estimate", guest].iter().chain(args).copied().collect();
+        let begin = crate::stage::Deadline::after(SEEN_LIMIT);
+        let asked = wait_until(&what, SEEN_LIMIT, || {
+            let answer = self.ask(&question).ok();
+            let seen = begin.elapsed().as_secs_f64();
+            Ok(answer.filter(|answer| is_whole(answer, seen)))
+        });
+        asked.map_err(|error| {
+            let last = self.ask(&question);
+            anyhow::anyhow!("{error}; last answer: {last:#?}; {}", self.logs())
+        })
+    }
+
+    /// Waits for the outcome of the latest migration of a guest that was not known to have ended before.
+    ///
+    /// # Errors
+    ///
+    /// Says what the aggregator knows instead.
+    pub fn ended(&self, guest: &str, known: usize) -> anyhow::Result<Value> {
+        let found = wait_until("the outcome of the migration", ENDED_LIMIT, || {
+            let mut rows = self.migrations(guest);
+            Ok((rows.len() > known).then(|| rows.swap_remove(0)))
+        });
+        found.map_err(|error| {
+            anyhow::anyhow!("{error}; {:#?}; {}", self.ask(&["migrations"]), self.logs())
+        })
+    }
+
+    /// The migrations of a guest that have ended, the newest first.
+    pub fn migrations(&self, guest: &str) -> Vec<Value> {
+        let all = self.ask(&["migrations"]).unwrap_or_default();
+        let rows = all.as_array().cloned().unwrap_or_default().into_iter();
+        rows.filter(|row| row["domain_name"] == guest && !row["outcome"].is_null())
+            .collect()
+    }
+
+    /// What all programs have said.
+    pub fn logs(&self) -> String {
+        self.daemons
+            .iter()
+            .map(|one| format!("{}: {}\n", one.name(), one.log().unwrap_or_default()))
+            .collect()
+    }
+}
+
+/// Reads how many measurements stand behind an input, as in `9.0 MiB/s (last of 3)`.
+fn count(input: &Value) -> u32 {
+    let count = input["value"].as_str().and_then(|text| {
+        let (_, count) = text.split_once("(last of ")?;
+        count.strip_suffix(')')?.parse().ok()
+    });
+    count.unwrap_or(0)
+}
+
+/// Whether an answer rests on two windows and on memory looked through less than `seen_s` ago.
+fn is_whole(answer: &Value, seen_s: f64) -> bool {
+    let inputs = answer["envelope"]["inputs"].as_array();
+    let named = |prefix: &'static str| {
+        let inputs = inputs.into_iter().flatten();
+        inputs.filter(move |input| {
+            input["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with(prefix))
+        })
+    };
+    let is_young = |input: &Value| {
+        let age_ms = input["age_ms"].as_f64();
+        age_ms.is_some_and(|age| age < seen_s * 1e3)
+    };
+    let is_sure = |input: &Value| is_young(input) && count(input) >= DIRTY_COUNT;
+    named("vm.dirty.rate").filter(|one| is_sure(one)).count() >= 2
+        && named("vm.mem.touched").any(is_young)
+}
