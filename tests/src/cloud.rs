@@ -182,7 +182,7 @@ fn count(input: &Value) -> u32 {
 
 /// Whether an answer rests on two windows and on memory looked through less than `seen_s` ago.
 fn is_whole(answer: &Value, seen_s: f64) -> bool {
-    let inputs = answer["envelope"]["inputs"].as_array();
+    let inputs = answer.pointer("/envelope/inputs").and_then(Value::as_array);
     let named = |prefix: &'static str| {
         let inputs = inputs.into_iter().flatten();
         inputs.filter(move |input| {
