@@ -3,6 +3,7 @@
 //!
 //! Not here: judging what they answer.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,12 +11,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::stage::{Daemon, HUB_ADDRESS, Stage, StageConfig, wait_until};
+use crate::stage::{Daemon, Deadline, HUB_ADDRESS, Stage, StageConfig, pause, wait_until};
 
 /// Boot, fill, two windows of the dirty rate for each guest, and two slow cores.
 const SEEN_LIMIT: Duration = Duration::from_secs(120);
 /// Measurements of each window before an answer is believed: one alone is off by a quarter.
 const DIRTY_COUNT: u32 = 3;
+/// Asking starts a program, which would load a small machine if it were done all the time.
+const ASK_PERIOD: Duration = Duration::from_millis(400);
 /// The source tells the end once it knows that the target runs.
 const ENDED_LIMIT: Duration = Duration::from_secs(20);
 
@@ -125,18 +128,48 @@ impl Cloud {
     ///
     /// Says what was answered last.
     pub fn estimate(&self, guest: &str, args: &[&str]) -> anyhow::Result<Value> {
+        self.estimate_with_points(guest, args)
+            .map(|(answer, _)| answer)
+    }
+
+    /// The same, with each measurement of the dirty rate that was seen: window in milliseconds and rate.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cloud::estimate`].
+    pub fn estimate_with_points(
+        &self,
+        guest: &str,
+        args: &[&str],
+    ) -> anyhow::Result<(Value, Vec<(u64, String)>)> {
         let what = format!("an estimate of {guest} from two windows measured three times");
         let question: Vec<&str> = ["estimate", guest].iter().chain(args).copied().collect();
-        let begin = crate::stage::Deadline::after(SEEN_LIMIT);
+        let begin = Deadline::after(SEEN_LIMIT);
+        let mut points = Vec::new();
+        let mut seen = BTreeSet::new();
         let asked = wait_until(&what, SEEN_LIMIT, || {
             let answer = self.ask(&question).ok();
-            let seen = begin.elapsed().as_secs_f64();
-            Ok(answer.filter(|answer| is_whole(answer, seen)))
+            for input in answer.iter().flat_map(inputs) {
+                if let Some((window_ms, rate)) = point(input)
+                    && seen.insert((window_ms, count(input)))
+                {
+                    points.push((window_ms, rate));
+                }
+            }
+            let asked_s = begin.elapsed().as_secs_f64();
+            let answer = answer.filter(|answer| is_whole(answer, asked_s));
+            if answer.is_none() {
+                pause(ASK_PERIOD);
+            }
+            Ok(answer)
         });
-        asked.map_err(|error| {
-            let last = self.ask(&question);
-            anyhow::anyhow!("{error}; last answer: {last:#?}; {}", self.logs())
-        })
+        match asked {
+            Ok(answer) => Ok((answer, points)),
+            Err(error) => {
+                let last = self.ask(&question);
+                bail!("{error}; last answer: {last:#?}; {}", self.logs())
+            }
+        }
     }
 
     /// Waits for the outcome of the latest migration of a guest that was not known to have ended before.
@@ -147,6 +180,9 @@ impl Cloud {
     pub fn ended(&self, guest: &str, known: usize) -> anyhow::Result<Value> {
         let found = wait_until("the outcome of the migration", ENDED_LIMIT, || {
             let mut rows = self.migrations(guest);
+            if rows.len() <= known {
+                pause(ASK_PERIOD);
+            }
             Ok((rows.len() > known).then(|| rows.swap_remove(0)))
         });
         found.map_err(|error| {
@@ -180,22 +216,29 @@ fn count(input: &Value) -> u32 {
     count.unwrap_or(0)
 }
 
-/// Whether an answer rests on two windows and on memory looked through less than `seen_s` ago.
-fn is_whole(answer: &Value, seen_s: f64) -> bool {
-    let inputs = answer.pointer("/envelope/inputs").and_then(Value::as_array);
-    let named = |prefix: &'static str| {
-        let inputs = inputs.into_iter().flatten();
-        inputs.filter(move |input| {
-            input["name"]
-                .as_str()
-                .is_some_and(|name| name.starts_with(prefix))
-        })
-    };
-    let is_young = |input: &Value| {
+fn inputs(answer: &Value) -> impl Iterator<Item = &Value> {
+    let inputs = answer.pointer("/envelope/inputs");
+    inputs.and_then(Value::as_array).into_iter().flatten()
+}
+
+/// Reads the window and the last rate of an input such as `vm.dirty.rate{1000 ms}`.
+fn point(input: &Value) -> Option<(u64, String)> {
+    let name = input["name"].as_str()?.strip_prefix("vm.dirty.rate{")?;
+    let (rate, _) = input["value"].as_str()?.split_once(" (last of ")?;
+    let window_ms = name.strip_suffix(" ms}")?.parse().ok()?;
+    Some((window_ms, rate.to_owned()))
+}
+
+/// Whether an answer rests on two windows and on memory looked through less than `asked_s` ago.
+fn is_whole(answer: &Value, asked_s: f64) -> bool {
+    let is_young = |input: &&Value| {
         let age_ms = input["age_ms"].as_f64();
-        age_ms.is_some_and(|age| age < seen_s * 1e3)
+        age_ms.is_some_and(|age| age < asked_s * 1e3)
     };
-    let is_sure = |input: &Value| is_young(input) && count(input) >= DIRTY_COUNT;
-    named("vm.dirty.rate").filter(|one| is_sure(one)).count() >= 2
-        && named("vm.mem.touched").any(is_young)
+    let windows = inputs(answer).filter(|input| point(input).is_some());
+    let sure = windows.filter(|input| is_young(input) && count(input) >= DIRTY_COUNT);
+    sure.count() >= 2
+        && inputs(answer)
+            .filter(is_young)
+            .any(|input| input["name"] == "vm.mem.touched")
 }

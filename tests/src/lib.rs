@@ -7,6 +7,7 @@
 //! Not here: any code of the programs under test. The stage asks libvirt through `virsh` alone,
 //! so that it can judge the project's own client.
 
+pub mod accuracy;
 pub mod cloud;
 pub mod guest;
 pub mod stage;

@@ -14,6 +14,9 @@ const MEMORY_MAX: ByteSize = ByteSize::from_mib(64 << 20);
 /// QEMU sends along (measured on QEMU 7.2).
 pub const DEVICE_MEMORY_PC_VGA: ByteSize = ByteSize::from_kib(17_203);
 
+/// The same without a screen: some ROMs (measured on QEMU 7.2 under libvirt, `-display none`).
+pub const DEVICE_MEMORY_PC: ByteSize = ByteSize::from_kib(520);
+
 /// Where a bandwidth comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BandwidthSource {

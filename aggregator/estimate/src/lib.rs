@@ -35,7 +35,8 @@ pub use dirty::{
 pub use error::InputError;
 pub use estimate::estimate;
 pub use inputs::{
-    BandwidthSource, Calibration, DEVICE_MEMORY_PC_VGA, FixedCosts, Inputs, LinkBandwidth, Policy,
+    BandwidthSource, Calibration, DEVICE_MEMORY_PC, DEVICE_MEMORY_PC_VGA, FixedCosts, Inputs,
+    LinkBandwidth, Policy,
 };
 pub use postcopy::{PostcopyRun, StopCopyRun, postcopy, stop_copy};
 pub use precopy::{PrecopyRun, simulate};

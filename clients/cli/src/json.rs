@@ -140,8 +140,20 @@ pub(crate) fn migration(one: &v1::Migration) -> Value {
     let outcome = one.outcome.map_or(Value::Null, |was| {
         json!({"end": was.end().as_str_name(), "total_ms": was.total_ms,
                "downtime_ms": was.downtime_ms, "iteration_count": was.iteration_count,
-               "memory_processed_bytes": was.memory_processed_bytes})
+               "memory_processed_bytes": was.memory_processed_bytes,
+               "memory_normal_bytes": was.memory_normal_bytes, "setup_ms": was.setup_ms,
+               "zero_page_count": was.zero_page_count,
+               "throughput_bytes_per_second": was.throughput_bytes_per_second})
     });
+    let iterations: Vec<Value> = one
+        .iterations
+        .iter()
+        .map(|pass| {
+            json!({"number": pass.number, "elapsed_ms": pass.elapsed_ms,
+                   "remaining_bytes": pass.remaining_bytes,
+                   "dirty_bytes_per_second": pass.dirty_bytes_per_second})
+        })
+        .collect();
     let error = one.error.map_or(Value::Null, |error| {
         json!({"total_error_ratio": error.total_error_ratio,
                "downtime_error_ms": error.downtime_error_ms,
@@ -153,7 +165,7 @@ pub(crate) fn migration(one: &v1::Migration) -> Value {
         "domain_id": id(&one.domain_id), "domain_name": one.domain_name,
         "source_node_id": id(&one.source_node_id), "target_node_id": id(&one.target_node_id),
         "start_time_ms": time(one.start_time.as_ref()), "end_time_ms": time(one.end_time.as_ref()),
-        "outcome": outcome, "error": error,
+        "outcome": outcome, "error": error, "iterations": iterations,
         "prediction": one.prediction.as_ref().map_or(Value::Null, estimate),
         "prediction_origin": one.prediction_origin().as_str_name(),
     })

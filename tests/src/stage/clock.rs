@@ -42,7 +42,8 @@ fn now() -> Instant {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the stage's clock")]
-pub(super) fn pause(length: Duration) {
+/// Sleeps: for questions too dear to be asked all the time.
+pub fn pause(length: Duration) {
     std::thread::sleep(length);
 }
 

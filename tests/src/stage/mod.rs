@@ -29,7 +29,7 @@ use std::process::Command;
 use uuid::Uuid;
 
 pub use available::{Missing, available};
-pub use clock::{Deadline, wait_until};
+pub use clock::{Deadline, pause, wait_until};
 pub use daemon::Daemon;
 pub use error::StageError;
 pub use migrate::{JobInfo, MigrateOptions, Migration};
