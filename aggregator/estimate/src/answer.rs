@@ -72,6 +72,17 @@ pub struct PostcopyRisk {
     pub fault_latency_us: Option<u64>,
 }
 
+/// Bounds that were neither widened nor corrected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Raw {
+    /// Of the total, in milliseconds.
+    pub total_ms: Option<Interval>,
+    /// Of the downtime, in milliseconds.
+    pub downtime_ms: Option<Interval>,
+    /// Of the bytes on the wire.
+    pub bytes: Option<Interval>,
+}
+
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Estimate {
@@ -91,6 +102,11 @@ pub struct Estimate {
     pub bytes: Option<Interval>,
     /// Times that the dirty bitmap is fetched.
     pub iterations: Option<Interval>,
+    /// The total, the downtime and the bytes as the worlds of the ensemble gave them, before they were
+    /// widened or corrected; what is learned is learned from these.
+    pub raw: Raw,
+    /// What the link was taken to carry.
+    pub link: Bandwidth,
     /// What libvirt adds after the total.
     pub api_overhead_ms: u64,
     /// The least bandwidth with which it would end; present where it does not, and some bandwidth helps.

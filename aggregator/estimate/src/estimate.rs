@@ -3,7 +3,7 @@
 
 use plimsoll_model::{Bandwidth, MigrationMode, Ratio};
 
-use crate::answer::{Estimate, Interval, PostcopyRisk, Verdict};
+use crate::answer::{Estimate, Interval, PostcopyRisk, Raw, Verdict};
 use crate::baseline::baselines;
 use crate::ensemble::{Ensemble, quantiles};
 use crate::error::InputError;
@@ -79,6 +79,12 @@ pub fn estimate(inputs: &Inputs) -> Result<Estimate, InputError> {
         downtime_ms: answers.of(Answered::DowntimeMs, |run| run.downtime_s * 1e3),
         bytes: answers.of(Answered::Bytes, |run| run.bytes),
         iterations: answers.of(Answered::Iterations, |run| run.syncs),
+        raw: Raw {
+            total_ms: answers.raw(|run| run.total_s * 1e3),
+            downtime_ms: answers.raw(|run| run.downtime_s * 1e3),
+            bytes: answers.raw(|run| run.bytes),
+        },
+        link: inputs.bandwidth.rate,
         api_overhead_ms: inputs.fixed.api_overhead_ms,
         bandwidth_needed: None,
         downtime_limit_needed_ms: None,
@@ -155,6 +161,11 @@ impl Answers<'_> {
     fn of(&self, answered: Answered, value: impl Fn(&Run) -> f64) -> Option<Interval> {
         let values = quantiles(self.runs.iter().map(value).collect())?;
         Some(prior::interval(answered, values, self.cold))
+    }
+
+    fn raw(&self, value: impl Fn(&Run) -> f64) -> Option<Interval> {
+        let [p10, p50, p90] = quantiles(self.runs.iter().map(value).collect())?.map(round_u64);
+        Some(Interval { p10, p50, p90 })
     }
 }
 

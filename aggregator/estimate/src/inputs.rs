@@ -82,7 +82,7 @@ pub enum Calibration {
 /// What every migration between two nodes costs, whatever its size. The defaults are priors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FixedCosts {
-    /// Time before the first byte.
+    /// Time before the first byte, in which libvirt starts QEMU on the target; libvirt counts it in the total.
     pub setup_us: u64,
     /// Time to stop the guest.
     pub stop_us: u64,
@@ -97,10 +97,10 @@ pub struct FixedCosts {
 }
 
 impl Default for FixedCosts {
-    /// The priors, measured on QEMU 7.2 and libvirt 9.0.
+    /// The priors, measured on QEMU 7.2 and libvirt 9.0, whose target had run QEMU before.
     fn default() -> Self {
         Self {
-            setup_us: 5_000,
+            setup_us: 350_000,
             stop_us: 2_000,
             device_load_us: 15_000,
             device_state: ByteSize::from_bytes(300_000),

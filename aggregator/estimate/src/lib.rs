@@ -26,7 +26,9 @@ mod scene;
 mod zero;
 
 pub use accuracy::{Accuracy, Observed, compare, relative_error};
-pub use answer::{Estimate, Interval, MODEL_NAME, MODEL_VERSION, PostcopyRisk, Quality, Verdict};
+pub use answer::{
+    Estimate, Interval, MODEL_NAME, MODEL_VERSION, PostcopyRisk, Quality, Raw, Verdict,
+};
 pub use baseline::{Baseline, BaselineAnswer, Formula, baselines};
 pub use dirty::{
     DIRTY_POINTS_MAX, DirtyClass, DirtyModel, DirtyPoint, DirtySource, LIBVIRT_SAMPLES_PER_GIB,

@@ -72,6 +72,7 @@ fn line(text: &str, link: &impl Fn(Bandwidth) -> Bandwidth) -> Line {
     inputs.telemetry_age_ms = Some(0);
     // Without libvirt there is no return path, so QEMU's downtime ends when the source has sent all.
     inputs.fixed.device_load_us = 0;
+    inputs.fixed.setup_us = 5_000;
     let rss = ByteSize::from_kib(number(&telemetry["qemu_rss_kib"]));
     let touched = rss.saturating_sub(PROCESS_OVERHEAD);
     inputs.zero_fraction = zero_share_from_touched(touched, memory).map(|zero| zero.share);

@@ -315,6 +315,8 @@ fn scene(case: &Case) -> Scene {
         },
     );
     inputs.device_memory = ByteSize::from_kib(u64::try_from(DEVICE_PAGES).unwrap() * 4);
+    // No libvirt starts anything here.
+    inputs.fixed.setup_us = 5_000;
     inputs.accelerator = Some(if case.kvm {
         Accelerator::Kvm
     } else {

@@ -307,10 +307,10 @@ impl<'a> Session<'a> {
         let id = DomainId::from_bytes(domain.uuid).ok()?;
         let seen = process::incarnation(Path::new("/"), self.boot, domain);
         let same = self.domains.get(&id).is_some_and(|known| {
-            // A process that cannot be seen is told apart by libvirt's number, within this connection.
-            seen.map_or(known.domain.id == domain.id, |seen| {
-                known.incarnation == seen
-            })
+            // A process that cannot be seen is told apart by libvirt's number, within this connection; a
+            // domain that just stopped has none, and is still the one whose migration is under way.
+            let numbered = domain.id.is_none() || known.domain.id == domain.id;
+            seen.map_or(numbered, |seen| known.incarnation == seen)
         });
         if same {
             return Some(id);
