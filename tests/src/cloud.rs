@@ -11,7 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::stage::{Daemon, Deadline, HUB_ADDRESS, Stage, StageConfig, pause, wait_until};
+use crate::stage::{
+    Daemon, Deadline, HUB_ADDRESS, Stage, StageConfig, StageError, pause, wait_until,
+};
 
 /// Boot, fill, two windows of the dirty rate for each guest, and two slow cores.
 const SEEN_LIMIT: Duration = Duration::from_secs(120);
@@ -109,16 +111,29 @@ impl Cloud {
     ///
     /// Passes on the complaint.
     pub fn ask(&self, args: &[&str]) -> anyhow::Result<Value> {
+        let question: Vec<&str> = std::iter::once("--json")
+            .chain(args.iter().copied())
+            .collect();
+        let text = self.ask_in_words(&question)?;
+        serde_json::from_str(&text).context("plimsoll answers no JSON")
+    }
+
+    /// Asks the same way, but for the words the operator would see.
+    ///
+    /// # Errors
+    ///
+    /// Passes on the complaint.
+    pub fn ask_in_words(&self, args: &[&str]) -> anyhow::Result<String> {
         let mut command: Command = self.stage.hub_command(self.programs.join("plimsoll"))?;
         command
-            .args(["--json", "--server"])
+            .arg("--server")
             .arg(format!("http://{HUB_ADDRESS}:7077"))
             .args(args);
         let output = command.output().context("cannot run plimsoll")?;
         if !output.status.success() {
-            bail!("{}", String::from_utf8_lossy(&output.stderr));
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
         }
-        serde_json::from_slice(&output.stdout).context("plimsoll answers no JSON")
+        String::from_utf8(output.stdout).context("plimsoll answers no text")
     }
 
     /// Asks for the estimate until each window of the dirty rate was measured three times, and these and the
@@ -142,6 +157,20 @@ impl Cloud {
         guest: &str,
         args: &[&str],
     ) -> anyhow::Result<(Value, Vec<(u64, String)>)> {
+        self.estimate_telling(guest, args, |_, _| {})
+    }
+
+    /// The same; `tell` is told window in milliseconds and rate of each measurement when it is first seen.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cloud::estimate`].
+    pub fn estimate_telling(
+        &self,
+        guest: &str,
+        args: &[&str],
+        mut tell: impl FnMut(u64, &str),
+    ) -> anyhow::Result<(Value, Vec<(u64, String)>)> {
         let what = format!("an estimate of {guest} from two windows measured three times");
         let question: Vec<&str> = ["estimate", guest].iter().chain(args).copied().collect();
         let begin = Deadline::after(SEEN_LIMIT);
@@ -153,6 +182,7 @@ impl Cloud {
                 if let Some((window_ms, rate)) = point(input)
                     && seen.insert((window_ms, count(input)))
                 {
+                    tell(window_ms, &rate);
                     points.push((window_ms, rate));
                 }
             }
@@ -196,6 +226,15 @@ impl Cloud {
         let rows = all.as_array().cloned().unwrap_or_default().into_iter();
         rows.filter(|row| row["domain_name"] == guest && !row["outcome"].is_null())
             .collect()
+    }
+
+    /// Takes everything down, as dropping it does, but says what failed.
+    ///
+    /// # Errors
+    ///
+    /// Says which part could not be taken away.
+    pub fn fall(self) -> Result<(), StageError> {
+        self.stage.fall()
     }
 
     /// What all programs have said.

@@ -44,7 +44,7 @@ pub enum StageError {
         source: std::io::Error,
     },
     /// A state file does not hold what a stage wrote.
-    #[error("state file {} is damaged: remove the stage by hand", path.display())]
+    #[error("state file {} is damaged: `plimsoll-stage down` takes the stage away", path.display())]
     Record {
         /// The file.
         path: PathBuf,

@@ -24,6 +24,8 @@ pub struct MigrateOptions {
     pub auto_converge: bool,
     /// Whether the migration is switched to post-copy at once after its first round.
     pub postcopy: bool,
+    /// More options for `virsh migrate`, as they are.
+    pub virsh: Vec<String>,
 }
 
 impl Default for MigrateOptions {
@@ -34,6 +36,7 @@ impl Default for MigrateOptions {
             timeout: Duration::from_secs(60),
             auto_converge: false,
             postcopy: false,
+            virsh: Vec::new(),
         }
     }
 }
@@ -144,6 +147,7 @@ pub(super) fn migrate_live(
         command.args(["--postcopy", "--postcopy-after-precopy"]);
     }
     command
+        .args(&options.virsh)
         .arg(guest)
         .arg(format!("qemu+tcp://{}/system", to.name()))
         .arg(format!("tcp://{}", to.name()));

@@ -96,8 +96,10 @@ pub struct Standing {
     pub nodes: Vec<String>,
     /// The process it falls with; none if it was left standing on purpose.
     pub owner: Option<Process>,
-    /// Whether the process it falls with is gone.
+    /// Whether the process it falls with is gone, or nobody can tell which it was.
     pub is_stale: bool,
+    /// Whether its state file cannot be read; then nodes and owner are not known.
+    pub is_damaged: bool,
 }
 
 impl Stage {
@@ -361,6 +363,31 @@ impl Standing {
     fn is_stale(&self) -> bool {
         self.is_stale
     }
+
+    fn of(record: Record, directory: PathBuf) -> Self {
+        let nodes = record.nodes.iter().map(|node| node.place.name.clone());
+        Self {
+            is_stale: record.is_stale(),
+            is_damaged: false,
+            nodes: nodes.collect(),
+            id: record.id,
+            owner: record.owner,
+            directory,
+        }
+    }
+
+    /// A stage of which only the directory is known, which is named after it.
+    fn damaged(directory: PathBuf) -> Self {
+        let name = directory.file_name().unwrap_or_default();
+        Self {
+            id: name.to_string_lossy().into_owned(),
+            nodes: Vec::new(),
+            owner: None,
+            is_stale: true,
+            is_damaged: true,
+            directory,
+        }
+    }
 }
 
 /// The stages in a base directory, raised by whomever.
@@ -371,18 +398,11 @@ impl Standing {
 pub fn standing(base: &Path) -> Result<Vec<Standing>, StageError> {
     let mut found = Vec::new();
     for directory in record::directories(base)? {
-        if let Some(record) = Record::read(&directory)? {
-            found.push(Standing {
-                is_stale: record.is_stale(),
-                nodes: record
-                    .nodes
-                    .into_iter()
-                    .map(|node| node.place.name)
-                    .collect(),
-                id: record.id,
-                owner: record.owner,
-                directory,
-            });
+        match Record::read(&directory) {
+            Ok(Some(record)) => found.push(Standing::of(record, directory)),
+            Ok(None) => {}
+            Err(StageError::Record { .. }) => found.push(Standing::damaged(directory)),
+            Err(error) => return Err(error),
         }
     }
     Ok(found)
@@ -400,7 +420,9 @@ pub fn take_away(
     let mut gone = Vec::new();
     for candidate in standing(base)? {
         if is_wanted(&candidate) {
-            if let Some(record) = Record::read(&candidate.directory)? {
+            if candidate.is_damaged {
+                sweep::sweep_by_name(&candidate.id, &candidate.directory)?;
+            } else if let Some(record) = Record::read(&candidate.directory)? {
                 sweep::sweep(&record, &candidate.directory)?;
             }
             gone.push(candidate);
@@ -427,7 +449,7 @@ fn check(config: &StageConfig) -> Result<(), StageError> {
 fn plan(config: &StageConfig) -> Record {
     let id = format!("{:06x}", fastrand::u32(..1 << 24));
     let place = |name: String, address: String| PlaceRecord {
-        network_namespace: format!("plimsoll-{id}-{name}"),
+        network_namespace: format!("{}{name}", record::namespace_prefix(&id)),
         name,
         address,
         holder: None,

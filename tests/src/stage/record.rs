@@ -156,6 +156,11 @@ pub(super) fn lock(path: &Path) -> Result<File, StageError> {
     Ok(file)
 }
 
+/// What the network namespaces of the stage with this id begin with.
+pub(super) fn namespace_prefix(id: &str) -> String {
+    format!("plimsoll-{id}-")
+}
+
 /// The directories under `base` that hold a stage.
 pub(super) fn directories(base: &Path) -> Result<Vec<PathBuf>, StageError> {
     let entries = match std::fs::read_dir(base) {

@@ -15,8 +15,10 @@ use rustix::process::Signal;
 use super::clock::wait_until;
 use super::error::StageError;
 use super::process::{Process, in_network_namespace, run};
-use super::record::Record;
+use super::record::{Record, namespace_prefix};
 
+/// Where `ip netns` keeps network namespaces by name.
+const NAMESPACES: &str = "/run/netns";
 /// How long a story's program may take to end well.
 const GRACE: Duration = Duration::from_secs(3);
 /// How long the kernel may take to end the rest.
@@ -33,19 +35,38 @@ pub(super) fn sweep(record: &Record, directory: &Path) -> Result<(), StageError>
     });
     // Out of patience is no failure: what is left is killed with the rest.
     drop(patience);
+    let namespaces: Vec<String> = record.network_namespaces().map(str::to_owned).collect();
+    sweep_all(&namespaces, &record.processes(), directory)
+}
+
+/// Takes away a stage whose state file says nothing: by the names its parts are given.
+pub(super) fn sweep_by_name(id: &str, directory: &Path) -> Result<(), StageError> {
+    let prefix = namespace_prefix(id);
+    let namespaces: Vec<String> = match std::fs::read_dir(NAMESPACES) {
+        Ok(entries) => entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with(&prefix))
+            .collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(StageError::io(format!("list {NAMESPACES}"))(error)),
+    };
+    sweep_all(&namespaces, &[], directory)
+}
+
+fn sweep_all(namespaces: &[String], known: &[Process], directory: &Path) -> Result<(), StageError> {
     wait_until("the stage's processes to end", LIMIT, || {
-        let mut left: Vec<Process> = record
-            .network_namespaces()
-            .flat_map(in_network_namespace)
+        let mut left: Vec<Process> = namespaces
+            .iter()
+            .flat_map(|name| in_network_namespace(name))
             .collect();
-        left.extend(record.processes().into_iter().filter(Process::is_alive));
+        left.extend(known.iter().copied().filter(Process::is_alive));
         for process in &left {
             process.signal(Signal::KILL);
         }
         Ok(left.is_empty().then_some(()))
     })?;
-    for name in record.network_namespaces() {
-        if Path::new("/run/netns").join(name).exists() {
+    for name in namespaces {
+        if Path::new(NAMESPACES).join(name).exists() {
             run(Command::new("ip").args(["netns", "delete", name]), LIMIT)?;
         }
     }
