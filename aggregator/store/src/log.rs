@@ -1,23 +1,38 @@
-//! The log: frames in segments, each with its checksum. It knows no records, only payloads.
+//! The log: frames in a chain of segments, the truth until what they hold is sealed. It knows no
+//! records, only payloads.
 //!
-//! A frame is whole or it never was: one record is one frame, and a slice of frames is made durable by
-//! one fdatasync before anybody is told. FORMAT.md draws the bytes.
+//! A slice of payloads is one commit: one write and one fdatasync before anybody is told. The header of
+//! a segment says where the one before it ended, so a segment that lost its end or is missing is seen.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::disk::Disk;
 use crate::error::{AppendError, Hole, OpenError, Torn};
+use crate::frame::{
+    self, COMMIT_BYTES_MAX, HEAD_BYTES, HEADER_BYTES, Item, Items, Kind, Link, io_error, make_dir,
+    sync_dir,
+};
 
-const MAGIC: [u8; 8] = *b"PLIMLOG\0";
-/// Format this release writes, and the newest it reads.
-const VERSION: u16 = 1;
-/// Magic, version, two bytes of zero, segment id, CRC of these twenty.
-const HEADER_BYTES: usize = 24;
-/// Length and CRC of the payload.
-const FRAME_HEAD_BYTES: usize = 8;
-/// The longest payload.
-pub(crate) const PAYLOAD_BYTES_MAX: usize = 8 << 20;
+/// Where the part of the log begins that is not sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Begin {
+    /// Its first segment.
+    pub(crate) id: u64,
+    /// Where the segment before that ended.
+    pub(crate) previous: Link,
+}
+
+impl Default for Begin {
+    fn default() -> Self {
+        Self {
+            id: 1,
+            previous: Link::default(),
+        }
+    }
+}
 
 /// The log, open for appending.
 #[derive(Debug)]
@@ -27,8 +42,10 @@ pub(crate) struct Log {
     id: u64,
     path: PathBuf,
     file: File,
-    length: u64,
+    // How far the file is durable, and the checksum of all of that.
+    end: Link,
     poison: Option<String>,
+    disk: Arc<dyn Disk>,
 }
 
 /// What reading the log found.
@@ -39,256 +56,207 @@ pub(crate) struct Found {
     pub(crate) holes: Vec<Hole>,
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
-    let path = path.to_owned();
-    move |source| OpenError::Io {
-        action,
-        path,
-        source,
-    }
-}
-
-fn header(id: u64) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend(VERSION.to_le_bytes());
-    bytes.extend([0, 0]);
-    bytes.extend(id.to_le_bytes());
-    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
-    bytes
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-/// Makes a directory whose name survives a power cut.
-pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    for above in dir
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .filter(|above| above.is_dir())
-    {
-        sync_dir(above)?;
-    }
-    Ok(())
-}
-
-/// Makes a segment that is whole under its name or not there at all.
-fn create(dir: &Path, id: u64) -> io::Result<(PathBuf, File)> {
-    let path = dir.join(format!("{id:016}.log"));
-    let temporary = dir.join(format!("{id:016}.tmp"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(&header(id))?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, &path)?;
-    sync_dir(dir)?;
-    let file = OpenOptions::new().append(true).open(&path)?;
-    Ok((path, file))
-}
-
 /// Lists the segments, the oldest first.
 pub(crate) fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io_error("list", dir))? {
-        let path = entry.map_err(io_error("list", dir))?.path();
-        let id = path
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .and_then(|stem| stem.parse().ok());
-        if let (Some(id), Some("log")) = (id, path.extension().and_then(|end| end.to_str())) {
-            found.push((id, path));
-        }
-    }
-    found.sort();
-    Ok(found)
+    frame::numbered(dir, "log")
 }
 
-/// Where the frames of a segment end, and why if they do not end with the file.
-pub(crate) struct Scan {
-    pub(crate) frames: u64,
-    pub(crate) end: usize,
-    pub(crate) damage: Option<&'static str>,
+/// What one segment holds.
+#[derive(Debug, Default)]
+pub(crate) struct Scan<'a> {
+    /// Whole frames: offset and payload.
+    pub(crate) frames: Vec<(usize, &'a [u8])>,
+    /// Damage in commits that had been completed.
+    pub(crate) holes: Vec<(usize, &'static str)>,
+    /// Damage in the last commit, which may never have been completed.
+    pub(crate) torn: Option<(usize, &'static str)>,
 }
 
-/// Reads the frames of a segment up to the first that is not whole.
-pub(crate) fn scan(
-    path: &Path,
-    id: u64,
-    bytes: &[u8],
-    mut each: impl FnMut(&[u8]) -> Result<(), &'static str>,
-) -> Result<Scan, OpenError> {
-    check_header(path, id, bytes)?;
-    let mut scan = Scan {
-        frames: 0,
-        end: HEADER_BYTES,
-        damage: None,
-    };
-    while let Some(rest) = bytes.get(scan.end..).filter(|rest| !rest.is_empty()) {
-        let payload = match frame(rest) {
-            Ok(payload) => payload,
-            Err(damage) => {
-                scan.damage = Some(damage);
-                break;
+/// Reads a segment whose header was checked. A commit begins only when the one before it is durable, so
+/// damage before the last commit is no torn end.
+pub(crate) fn scan(bytes: &[u8], id: u64) -> Scan<'_> {
+    let mut scan = Scan::default();
+    let mut last_commit = 0;
+    let mut holes = Vec::new();
+    for item in Items::new(bytes, id) {
+        match item {
+            Item::Hole { offset, what } => holes.push((offset, what)),
+            Item::Frame {
+                offset,
+                commit,
+                payload,
+            } => {
+                last_commit = commit;
+                scan.frames.push((offset, payload));
             }
-        };
-        // Whole but not understood: a later release wrote it. Cutting it off would lose what was
-        // acknowledged.
-        each(payload).map_err(|what| OpenError::Corrupt {
-            path: path.to_owned(),
-            offset: scan.end as u64,
-            what,
-            remedy: "start the release that wrote it again",
-        })?;
-        scan.frames += 1;
-        scan.end += FRAME_HEAD_BYTES + payload.len();
-    }
-    Ok(scan)
-}
-
-fn check_header(path: &Path, id: u64, bytes: &[u8]) -> Result<(), OpenError> {
-    let corrupt = |what| OpenError::Corrupt {
-        path: path.to_owned(),
-        offset: 0,
-        what,
-        remedy: "restore it from a backup, or move it away to go on without its samples",
-    };
-    let head = bytes
-        .get(..HEADER_BYTES)
-        .ok_or_else(|| corrupt("the header is cut short"))?;
-    if !head.starts_with(&MAGIC) {
-        return Err(corrupt("it is no log segment"));
-    }
-    if let Some([low, high]) = head.get(8..10) {
-        let found = u16::from_le_bytes([*low, *high]);
-        if found > VERSION {
-            return Err(OpenError::Newer {
-                path: path.to_owned(),
-                found,
-                known: VERSION,
-            });
         }
     }
-    if head != header(id) {
-        return Err(corrupt(
-            "the header does not match its checksum or its name",
-        ));
+    let is_hole = |(offset, _): &(usize, _)| *offset < last_commit;
+    scan.torn = holes.iter().find(|hole| !is_hole(hole)).copied();
+    holes.retain(is_hole);
+    scan.holes = holes;
+    if let Some((torn, _)) = scan.torn {
+        scan.frames.retain(|(offset, _)| *offset < torn);
     }
-    Ok(())
+    scan
 }
 
-fn frame(rest: &[u8]) -> Result<&[u8], &'static str> {
-    let (head, tail) = rest
-        .split_at_checked(FRAME_HEAD_BYTES)
-        .ok_or("a frame's head is cut short")?;
-    let number = |from: usize| {
-        let bytes = head
-            .get(from..from + 4)
-            .and_then(|bytes| bytes.try_into().ok());
-        bytes.map_or(0, u32::from_le_bytes)
-    };
-    let length = usize::try_from(number(0)).unwrap_or(usize::MAX);
-    if length == 0 || length > PAYLOAD_BYTES_MAX {
-        return Err("a frame has no possible length");
+/// Walks over the chain of segments and tells what is not as the chain says.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    dir: PathBuf,
+    expected: u64,
+    end: Option<Link>,
+}
+
+impl Chain {
+    pub(crate) fn new(dir: &Path, begin: Begin) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            expected: begin.id,
+            end: Some(begin.previous),
+        }
     }
-    let payload = tail.get(..length).ok_or("a frame is cut short")?;
-    if crc32c::crc32c(payload) != number(4) {
-        return Err("a frame does not match its checksum");
+
+    /// Takes the next segment's header into account; says which hole lies before it.
+    pub(crate) fn enter(&mut self, id: u64, previous: Link) -> Option<Hole> {
+        let named = |id: u64| self.dir.join(format!("{id:016}.log"));
+        if id != self.expected {
+            let what = "the segment is missing";
+            let (path, offset) = (named(self.expected), 0);
+            return Some(Hole { path, offset, what });
+        }
+        let end = self.end.filter(|end| *end != previous)?;
+        let what = "the segment does not end as its successor remembers";
+        let path = named(id.saturating_sub(1));
+        let offset = end.bytes.min(previous.bytes);
+        Some(Hole { path, offset, what })
     }
-    Ok(payload)
+
+    /// Takes the end of the segment into account; `None` where damage in it was told already.
+    pub(crate) fn leave(&mut self, id: u64, end: Option<Link>) {
+        self.expected = id.saturating_add(1);
+        self.end = end;
+    }
+}
+
+fn link_of(bytes: &[u8]) -> Link {
+    Link {
+        bytes: bytes.len() as u64,
+        crc: crc32c::crc32c(bytes),
+    }
 }
 
 impl Log {
-    /// Reads all frames, mends the torn end of the last segment, and opens the log for appending.
+    /// Reads all frames, mends the torn end of the last segment, removes segments that are sealed, and
+    /// opens the log for appending.
     pub(crate) fn open(
         dir: &Path,
-        segment_bytes: u64,
+        (begin, segment_bytes, disk): (Begin, u64, Arc<dyn Disk>),
         mut each: impl FnMut(&[u8]) -> Result<(), &'static str>,
     ) -> Result<(Self, Found), OpenError> {
         make_dir(dir).map_err(io_error("make", dir))?;
-        let all = segments(dir)?;
+        let mut all = segments(dir)?;
+        for (_, path) in all.extract_if(.., |(id, _)| *id < begin.id) {
+            std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        }
         let mut found = Found::default();
+        let mut chain = Chain::new(dir, begin);
+        let mut end = link_of(&frame::header(Kind::Log, begin.id, begin.previous));
         let last = all.last().map(|(id, _)| *id);
-        let mut length = HEADER_BYTES;
         for (id, path) in &all {
             let bytes = std::fs::read(path).map_err(io_error("read", path))?;
-            let scan = scan(path, *id, &bytes, &mut each)?;
-            found.frames += scan.frames;
-            length = scan.end;
-            let Some(what) = scan.damage else { continue };
-            let offset = scan.end as u64;
-            if Some(*id) == last {
-                found.torn = Some(mend(path, offset, bytes.len() as u64)?);
-            } else {
-                found.holes.push(Hole {
-                    path: path.clone(),
-                    offset,
-                    what,
-                });
-            }
+            let previous = frame::check_header(path, Kind::Log, *id, &bytes)?;
+            found.holes.extend(chain.enter(*id, previous));
+            let scan = scan(&bytes, *id);
+            replay(path, &scan, &mut each)?;
+            found.frames += scan.frames.len() as u64;
+            end = found.judge(path, &bytes, &scan, Some(*id) == last)?;
+            let whole = scan.holes.is_empty() && scan.torn.is_none();
+            chain.leave(*id, whole.then_some(end));
         }
-        let (id, path, file) = match all.into_iter().next_back() {
-            Some((id, path)) => {
-                let file = OpenOptions::new().append(true).open(&path);
-                (id, path.clone(), file.map_err(io_error("open", &path))?)
-            }
-            None => {
-                let (path, file) = create(dir, 1).map_err(io_error("make", dir))?;
-                (1, path, file)
-            }
+        if last.is_none() && begin.id > 1 {
+            found.holes.push(Hole {
+                path: dir.join(format!("{:016}.log", begin.id)),
+                offset: 0,
+                what: "the segment is missing",
+            });
+        }
+        let id = last.unwrap_or(begin.id);
+        let path = dir.join(format!("{id:016}.log"));
+        if last.is_none() {
+            let header = frame::header(Kind::Log, id, begin.previous);
+            frame::write_whole(&path, &header).map_err(io_error("make", &path))?;
+        }
+        let file = append_to(&path).map_err(io_error("open", &path))?;
+        let log = Self {
+            dir: dir.to_owned(),
+            segment_bytes,
+            id,
+            path,
+            file,
+            end,
+            poison: None,
+            disk,
         };
-        let length = length as u64;
-        let dir = dir.to_owned();
-        Ok((
-            Self {
-                dir,
-                segment_bytes,
-                id,
-                path,
-                file,
-                length,
-                poison: None,
-            },
-            found,
-        ))
+        Ok((log, found))
     }
 
-    /// Writes payloads as frames; when this returns, they are on the disk. If it fails, none of them is
-    /// to be acknowledged.
+    /// Writes payloads as frames of one commit; when this returns, they are on the disk. If it fails,
+    /// none of them is to be acknowledged.
     pub(crate) fn append(&mut self, payloads: &[Vec<u8>]) -> Result<(), AppendError> {
-        if let Some(reason) = &self.poison {
-            let (path, reason) = (self.path.clone(), reason.clone());
-            return Err(AppendError::Poisoned { path, reason });
-        }
-        if self.length >= self.segment_bytes {
+        self.healthy()?;
+        if self.end.bytes >= self.segment_bytes {
             self.roll()?;
         }
-        let mut bytes = Vec::new();
-        for payload in payloads {
-            let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-            bytes.extend(length.to_le_bytes());
-            bytes.extend(crc32c::crc32c(payload).to_le_bytes());
-            bytes.extend(payload);
+        let length = |payload: &Vec<u8>| HEAD_BYTES + payload.len();
+        let total: usize = payloads.iter().map(length).sum();
+        if total > COMMIT_BYTES_MAX {
+            let what = "the slice is larger than one commit may be";
+            return Err(AppendError::Unfit { index: 0, what });
         }
-        if let Err(error) = self.file.write_all(&bytes) {
+        let mut bytes = Vec::with_capacity(total);
+        for payload in payloads {
+            let back = bytes.len();
+            frame::push(&mut bytes, self.id, back, payload);
+        }
+        if let Err(error) = self.disk.write(&mut self.file, &bytes) {
             return Err(self.take_back(error));
         }
         // After a failed fdatasync the kernel calls the lost pages clean, so a second one would lie.
-        if let Err(error) = self.file.sync_data() {
+        if let Err(error) = self.disk.sync(&self.file) {
             return Err(self.poisoned(&error));
         }
-        self.length += bytes.len() as u64;
+        self.end.bytes += bytes.len() as u64;
+        self.end.crc = crc32c::crc32c_append(self.end.crc, &bytes);
         Ok(())
     }
 
-    fn roll(&mut self) -> Result<(), AppendError> {
-        match create(&self.dir, self.id + 1) {
-            Ok((path, file)) => {
-                self.id += 1;
-                self.length = HEADER_BYTES as u64;
-                (self.path, self.file) = (path, file);
-                Ok(())
+    fn healthy(&self) -> Result<(), AppendError> {
+        match &self.poison {
+            None => Ok(()),
+            Some(reason) => Err(AppendError::Poisoned {
+                path: self.path.clone(),
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// Begins a new segment and says where it begins; all frames so far lie before it.
+    pub(crate) fn roll(&mut self) -> Result<Begin, AppendError> {
+        self.healthy()?;
+        let begin = Begin {
+            id: self.id + 1,
+            previous: self.end,
+        };
+        let header = frame::header(Kind::Log, begin.id, begin.previous);
+        let path = self.dir.join(format!("{:016}.log", begin.id));
+        let made = frame::write_whole(&path, &header).and_then(|()| append_to(&path));
+        match made {
+            Ok(file) => {
+                (self.id, self.path, self.file) = (begin.id, path, file);
+                self.end = link_of(&header);
+                Ok(begin)
             }
             Err(source) if is_full(&source) => Err(AppendError::Full {
                 path: self.dir.clone(),
@@ -298,13 +266,20 @@ impl Log {
         }
     }
 
+    /// Removes the segments before one; what they hold is sealed and durable.
+    pub(crate) fn forget(&self, before: u64) -> Result<(), OpenError> {
+        for (id, path) in segments(&self.dir)? {
+            if id < before {
+                std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Cuts half-written frames off again, so that the log can go on when there is space.
     fn take_back(&mut self, error: io::Error) -> AppendError {
-        let mended = self
-            .file
-            .set_len(self.length)
-            .and_then(|()| self.file.sync_data());
-        match mended {
+        let mended = self.file.set_len(self.end.bytes);
+        match mended.and_then(|()| self.disk.sync(&self.file)) {
             Ok(()) if is_full(&error) => AppendError::Full {
                 path: self.path.clone(),
                 source: error,
@@ -317,11 +292,63 @@ impl Log {
     fn poisoned(&mut self, error: &io::Error) -> AppendError {
         let reason = error.to_string();
         self.poison = Some(reason.clone());
+        // What was not acknowledged must not come back from the page cache at the next start and be
+        // called durable. If this fails too, nothing is worse than before.
+        self.file.set_len(self.end.bytes).ok();
         AppendError::Poisoned {
             path: self.path.clone(),
             reason,
         }
     }
+}
+
+fn replay(
+    path: &Path,
+    scan: &Scan<'_>,
+    each: &mut impl FnMut(&[u8]) -> Result<(), &'static str>,
+) -> Result<(), OpenError> {
+    for (offset, payload) in &scan.frames {
+        // Whole but not understood: a later release wrote it. Cutting it off would lose what was
+        // acknowledged.
+        each(payload).map_err(|what| OpenError::Corrupt {
+            path: path.to_owned(),
+            offset: *offset as u64,
+            what,
+            remedy: "start the release that wrote it again",
+        })?;
+    }
+    Ok(())
+}
+
+impl Found {
+    /// Notes the damage of a segment, mends the torn end of the last one, and says where it ends now.
+    fn judge(
+        &mut self,
+        path: &Path,
+        bytes: &[u8],
+        scan: &Scan<'_>,
+        last: bool,
+    ) -> Result<Link, OpenError> {
+        let hole = |(offset, what): &(usize, &'static str)| Hole {
+            path: path.to_owned(),
+            offset: *offset as u64,
+            what,
+        };
+        self.holes.extend(scan.holes.iter().map(hole));
+        let Some((offset, _)) = scan.torn.as_ref() else {
+            return Ok(link_of(bytes));
+        };
+        if last {
+            self.torn = Some(mend(path, *offset as u64, bytes.len() as u64)?);
+            return Ok(link_of(bytes.get(..*offset).unwrap_or_default()));
+        }
+        self.holes.extend(scan.torn.iter().map(hole));
+        Ok(link_of(bytes))
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).open(path)
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -352,4 +379,58 @@ fn mend(path: &Path, offset: u64, length: u64) -> Result<Torn, OpenError> {
         bytes: length - offset,
         copy,
     })
+}
+
+const _: () = assert!(HEADER_BYTES > HEAD_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::disk::RealDisk;
+
+    #[derive(Debug, Default)]
+    struct Failing(AtomicBool);
+
+    impl Disk for Failing {
+        fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+            RealDisk.write(file, bytes)
+        }
+
+        fn sync(&self, file: &File) -> io::Result<()> {
+            if self.0.swap(false, Ordering::Relaxed) {
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            RealDisk.sync(file)
+        }
+    }
+
+    fn open(dir: &Path, disk: Arc<dyn Disk>) -> (Log, Vec<Vec<u8>>) {
+        let mut read = Vec::new();
+        let how = (Begin::default(), 1 << 20, disk);
+        let (log, _) = Log::open(dir, how, |payload| {
+            read.push(payload.to_vec());
+            Ok(())
+        })
+        .unwrap();
+        (log, read)
+    }
+
+    #[test]
+    fn the_first_failed_fdatasync_stops_all_writes_and_what_it_lost_does_not_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Failing::default());
+        let (mut log, _) = open(dir.path(), Arc::clone(&disk) as Arc<dyn Disk>);
+        log.append(&[b"kept".to_vec()]).unwrap();
+        disk.0.store(true, Ordering::Relaxed);
+        for _ in 0..3 {
+            // The disk works again after the first failure; the log must not believe it.
+            let error = log.append(&[b"lost".to_vec()]).unwrap_err();
+            assert!(matches!(error, AppendError::Poisoned { .. }), "{error}");
+        }
+        assert!(log.roll().is_err());
+        drop(log);
+        assert_eq!(open(dir.path(), Arc::new(RealDisk)).1, [b"kept".to_vec()]);
+    }
 }

@@ -1,0 +1,255 @@
+//! A block: rows of one subject whose values were read together, as columns under one column of
+//! instants. A value that was not read has no place here, so absence needs no mark.
+
+use std::sync::Arc;
+
+use plimsoll_model::{DomainId, Incarnation, Metric, NodeId, Part, Subject, UnixMillis, Window};
+
+use crate::codec::{Malformed, Pack};
+use crate::column;
+
+/// First byte of a block, before a footer's.
+pub(crate) const TAG: u8 = 1;
+/// Rows of one block at most.
+const ROWS_MAX: usize = 4_096;
+/// Values of one block at most.
+const VALUES_MAX: usize = 400_000;
+/// Columns of one block at most.
+pub(crate) const COLUMNS_MAX: usize = 2_048;
+
+/// A subject in the order in which it is looked up: by node, then by domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Place {
+    pub(crate) node: NodeId,
+    pub(crate) domain: Option<(DomainId, Incarnation)>,
+}
+
+impl From<Subject> for Place {
+    fn from(subject: Subject) -> Self {
+        let domain = match subject {
+            Subject::Node(_) => None,
+            Subject::Domain {
+                domain,
+                incarnation,
+                ..
+            } => Some((domain, incarnation)),
+        };
+        let node = subject.node();
+        Self { node, domain }
+    }
+}
+
+impl From<Place> for Subject {
+    fn from(Place { node, domain }: Place) -> Self {
+        match domain {
+            None => Self::Node(node),
+            Some((domain, incarnation)) => Self::Domain {
+                domain,
+                node,
+                incarnation,
+            },
+        }
+    }
+}
+
+/// What the columns are.
+pub(crate) type Columns = Arc<[(Metric, Part)]>;
+
+/// Rows as they were read: values lie row by row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) windows: Vec<Window>,
+    pub(crate) values: Vec<u64>,
+}
+
+impl Rows {
+    /// Puts rows in order, each window once: the first that came.
+    pub(crate) fn settle(&mut self, width: usize) {
+        let in_order = |pair: &[Window]| matches!(pair, [a, b] if a < b);
+        if width == 0 || self.windows.windows(2).all(in_order) {
+            return;
+        }
+        let rows = self.values.chunks(width);
+        let mut all: Vec<(Window, &[u64])> = self.windows.iter().copied().zip(rows).collect();
+        all.sort_by_key(|(window, _)| *window);
+        all.dedup_by_key(|(window, _)| *window);
+        let values = all.iter().flat_map(|(_, row)| row.iter().copied()).collect();
+        self.windows = all.iter().map(|(window, _)| *window).collect();
+        self.values = values;
+    }
+
+    /// Adds rows of the same width.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.windows.extend(&other.windows);
+        self.values.extend(&other.values);
+    }
+
+    /// Takes the rows that end before an instant off the front; the rows must be in order.
+    pub(crate) fn split_before(&mut self, end: UnixMillis, width: usize) -> Self {
+        let count = self.windows.partition_point(|window| window.end < end);
+        let windows = self.windows.drain(..count).collect();
+        let values = self.values.drain(..count * width).collect();
+        Self { windows, values }
+    }
+}
+
+/// Encodes rows that are in order, as many blocks as they need; `each` gets a block, its first and its
+/// last instant.
+pub(crate) fn encode(
+    place: Place,
+    columns: &Columns,
+    rows: &Rows,
+    each: &mut impl FnMut(&Columns, Vec<u8>, (UnixMillis, UnixMillis)),
+) {
+    let width = columns.len();
+    if width == 0 {
+        return;
+    }
+    for from in (0..width).step_by(COLUMNS_MAX) {
+        let some = columns.iter().skip(from).take(COLUMNS_MAX);
+        let some: Columns = if width <= COLUMNS_MAX {
+            Arc::clone(columns)
+        } else {
+            some.cloned().collect()
+        };
+        let height = (VALUES_MAX / some.len()).clamp(1, ROWS_MAX);
+        let chunks = rows.windows.chunks(height);
+        for (windows, values) in chunks.zip(rows.values.chunks(height * width)) {
+            let (Some(first), Some(last)) = (windows.first(), windows.last()) else {
+                continue;
+            };
+            let block = encode_one(place, &some, windows, |column| {
+                let of_column = values.iter().skip(from + column).step_by(width);
+                of_column.copied().collect()
+            });
+            each(&some, block, (first.end, last.end));
+        }
+    }
+}
+
+fn encode_one(
+    place: Place,
+    columns: &Columns,
+    windows: &[Window],
+    values: impl Fn(usize) -> Vec<u64>,
+) -> Vec<u8> {
+    let mut out = vec![TAG];
+    Subject::from(place).pack(&mut out);
+    pack_columns(columns, &mut out);
+    (windows.len() as u64).pack(&mut out);
+    let mut bytes = Vec::new();
+    let mut put = |numbers: &[u64]| {
+        bytes.clear();
+        column::encode(numbers, &mut bytes);
+        bytes.pack(&mut out);
+    };
+    let ends = windows.iter().map(|window| window.end.millis());
+    put(&ends.map(i64::cast_unsigned).collect::<Vec<_>>());
+    let widths = windows.iter().map(|window| u64::from(window.width_ms));
+    put(&widths.collect::<Vec<_>>());
+    for column in 0..columns.len() {
+        put(&values(column));
+    }
+    out
+}
+
+/// Appends what the columns are.
+pub(crate) fn pack_columns(columns: &[(Metric, Part)], out: &mut Vec<u8>) {
+    (columns.len() as u64).pack(out);
+    for (metric, part) in columns {
+        metric.pack(out);
+        part.pack(out);
+    }
+}
+
+/// Takes what the columns are off the front.
+pub(crate) fn unpack_columns(input: &mut &[u8]) -> Result<Columns, Malformed> {
+    let count = u64::unpack(input)?;
+    if count == 0 || count > COLUMNS_MAX as u64 {
+        return Err(Malformed {
+            what: "a block has no possible number of columns",
+        });
+    }
+    (0..count)
+        .map(|_| Ok((Metric::unpack(input)?, Part::unpack(input)?)))
+        .collect()
+}
+
+/// A block whose columns are not decoded yet.
+#[derive(Debug)]
+pub(crate) struct Block<'a> {
+    pub(crate) place: Place,
+    pub(crate) columns: Columns,
+    rows: usize,
+    bytes: Vec<&'a [u8]>,
+}
+
+impl<'a> Block<'a> {
+    /// Reads everything but the numbers.
+    pub(crate) fn parse(mut input: &'a [u8]) -> Result<Self, Malformed> {
+        let malformed = |what| Err(Malformed { what });
+        if u8::unpack(&mut input)? != TAG {
+            return malformed("it is no block");
+        }
+        let place = Subject::unpack(&mut input)?.into();
+        let columns = unpack_columns(&mut input)?;
+        let rows = usize::try_from(u64::unpack(&mut input)?).unwrap_or(usize::MAX);
+        if rows == 0 || rows > ROWS_MAX || rows.saturating_mul(columns.len()) > VALUES_MAX {
+            return malformed("a block has no possible number of rows");
+        }
+        let mut bytes = Vec::with_capacity(columns.len() + 2);
+        for _ in 0..columns.len() + 2 {
+            let length = usize::try_from(u64::unpack(&mut input)?).unwrap_or(usize::MAX);
+            let Some((column, rest)) = input.split_at_checked(length) else {
+                return malformed("a column is cut short");
+            };
+            bytes.push(column);
+            input = rest;
+        }
+        if !input.is_empty() {
+            return malformed("bytes are left over");
+        }
+        Ok(Self {
+            place,
+            columns,
+            rows,
+            bytes,
+        })
+    }
+
+    fn numbers(&self, place: usize) -> Result<Vec<u64>, Malformed> {
+        column::decode(self.bytes.get(place).copied().unwrap_or_default(), self.rows)
+    }
+
+    /// Decodes the windows.
+    pub(crate) fn windows(&self) -> Result<Vec<Window>, Malformed> {
+        let ends = self.numbers(0)?;
+        let widths = self.numbers(1)?;
+        let window = |(end, width): (u64, u64)| {
+            let end = UnixMillis::from_millis(end.cast_signed());
+            let width_ms = u32::try_from(width).map_err(|_| Malformed {
+                what: "a window is too wide",
+            })?;
+            Ok(Window { end, width_ms })
+        };
+        ends.into_iter().zip(widths).map(window).collect()
+    }
+
+    /// Decodes one column.
+    pub(crate) fn column(&self, column: usize) -> Result<Vec<u64>, Malformed> {
+        self.numbers(column + 2)
+    }
+
+    /// Decodes everything.
+    pub(crate) fn rows(&self) -> Result<Rows, Malformed> {
+        let windows = self.windows()?;
+        let width = self.columns.len();
+        let mut values = vec![0; windows.len() * width];
+        for column in 0..width {
+            let numbers = self.column(column)?;
+            let places = values.iter_mut().skip(column).step_by(width);
+            places.zip(numbers).for_each(|(to, from)| *to = from);
+        }
+        Ok(Rows { windows, values })
+    }
+}

@@ -1,0 +1,183 @@
+//! The manifest: which files are true and where the log begins. It is replaced as a whole, and a copy
+//! follows it; files go only after both name what took their place, so either one alone is enough.
+
+use std::path::{Path, PathBuf};
+
+use crate::codec::{Malformed, Pack, pack_all, unpack_all};
+use crate::error::{Hole, OpenError};
+use crate::frame::{self, Item, Items, Kind, Link, io_error};
+use crate::log::Begin;
+use crate::sealed::Entry;
+
+/// What the manifest says of a file of facts, events, gaps, documents and sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeptEntry {
+    /// Number in its name.
+    pub(crate) id: u64,
+    /// Length of the file.
+    pub(crate) bytes: u64,
+}
+
+impl KeptEntry {
+    /// Names its file below the directory of the store.
+    pub(crate) fn path(&self, dir: &Path) -> PathBuf {
+        dir.join("events").join(format!("{:016}.events", self.id))
+    }
+}
+
+/// Which files are true.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    /// Grows with each replacement.
+    pub(crate) generation: u64,
+    /// The lowest file number that was never given out.
+    pub(crate) next_file: u64,
+    /// Where the log begins.
+    pub(crate) begin: Begin,
+    /// Files of blocks, in the order in which they were sealed.
+    pub(crate) blocks: Vec<Entry>,
+    /// Files of events, in the order in which they were sealed.
+    pub(crate) kept: Vec<KeptEntry>,
+}
+
+impl Pack for Entry {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.id.pack(out);
+        self.partition.pack(out);
+        self.partition_ms.pack(out);
+        self.bytes.pack(out);
+        self.footer.pack(out);
+        self.samples.pack(out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: Pack::unpack(input)?,
+            partition: Pack::unpack(input)?,
+            partition_ms: Pack::unpack(input)?,
+            bytes: Pack::unpack(input)?,
+            footer: Pack::unpack(input)?,
+            samples: Pack::unpack(input)?,
+        })
+    }
+}
+
+impl Pack for KeptEntry {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.id.pack(out);
+        self.bytes.pack(out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: Pack::unpack(input)?,
+            bytes: Pack::unpack(input)?,
+        })
+    }
+}
+
+impl Pack for Manifest {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.generation.pack(out);
+        self.next_file.pack(out);
+        self.begin.id.pack(out);
+        self.begin.previous.bytes.pack(out);
+        self.begin.previous.crc.pack(out);
+        pack_all(&self.blocks, out);
+        pack_all(&self.kept, out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok(Self {
+            generation: Pack::unpack(input)?,
+            next_file: Pack::unpack(input)?,
+            begin: Begin {
+                id: Pack::unpack(input)?,
+                previous: Link {
+                    bytes: Pack::unpack(input)?,
+                    crc: Pack::unpack(input)?,
+                },
+            },
+            blocks: unpack_all(input)?,
+            kept: unpack_all(input)?,
+        })
+    }
+}
+
+impl Manifest {
+    /// Makes this the truth.
+    pub(crate) fn write(&self, dir: &Path) -> Result<(), OpenError> {
+        let mut payload = Vec::new();
+        self.pack(&mut payload);
+        let mut bytes = frame::header(Kind::Manifest, 0, Link::default());
+        frame::push(&mut bytes, 0, 0, &payload);
+        for path in paths(dir) {
+            frame::write_whole(&path, &bytes).map_err(io_error("write", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the manifest, from its copy where it is damaged; without either, the store is new.
+    pub(crate) fn read(dir: &Path) -> Result<(Self, Vec<Hole>), OpenError> {
+        let mut holes = Vec::new();
+        let mut best: Option<Self> = None;
+        let mut missing = 0;
+        for path in paths(dir) {
+            match std::fs::read(&path) {
+                Ok(bytes) => match parse(&path, &bytes) {
+                    Ok(found) => {
+                        let newer = |best: &Self| best.generation < found.generation;
+                        if best.as_ref().is_none_or(newer) {
+                            best = Some(found);
+                        }
+                    }
+                    Err(newer @ OpenError::Newer { .. }) => return Err(newer),
+                    Err(error) => holes.push(Hole {
+                        path,
+                        offset: 0,
+                        what: crate::codec::what_of(&error),
+                    }),
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing += 1,
+                Err(error) => return Err(io_error("read", &path)(error)),
+            }
+        }
+        let sealed = ["blocks", "events"].iter().any(|name| dir.join(name).exists());
+        match best {
+            Some(manifest) => Ok((manifest, holes)),
+            None if missing == 2 && !sealed => Ok((Self::default(), holes)),
+            None => Err(OpenError::Corrupt {
+                path: dir.join("MANIFEST"),
+                offset: 0,
+                what: "neither the manifest nor its copy is whole",
+                remedy: "restore both from a backup of this directory",
+            }),
+        }
+    }
+}
+
+fn paths(dir: &Path) -> [PathBuf; 2] {
+    ["MANIFEST", "MANIFEST.copy"].map(|name| dir.join(name))
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, OpenError> {
+    frame::check_header(path, Kind::Manifest, 0, bytes)?;
+    let corrupt = |what| OpenError::Corrupt {
+        path: path.to_owned(),
+        offset: frame::HEADER_BYTES as u64,
+        what,
+        remedy: "its copy is read in its place",
+    };
+    let mut items = Items::new(bytes, 0);
+    let mut payload = match (items.next(), items.next()) {
+        (Some(Item::Frame { payload, .. }), None) => payload,
+        (Some(Item::Hole { what, .. }), _) => return Err(corrupt(what)),
+        _ => return Err(corrupt("it does not hold one frame")),
+    };
+    let manifest = Manifest::unpack(&mut payload).map_err(|error| corrupt(error.what))?;
+    if payload.is_empty() {
+        Ok(manifest)
+    } else {
+        Err(corrupt("bytes are left over"))
+    }
+}

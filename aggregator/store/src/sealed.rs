@@ -1,0 +1,405 @@
+//! A file of sealed blocks: written once, never changed, removed whole. Its footer says where the
+//! blocks of each subject lie; where the footer is damaged, it is made anew from the blocks.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use plimsoll_model::{Subject, UnixMillis};
+
+use crate::block::{Block, Columns, Place, pack_columns, unpack_columns};
+use crate::codec::{self, Malformed, Pack};
+use crate::error::{Hole, OpenError};
+use crate::frame::{self, Item, Items, Kind, Link, io_error, make_dir};
+
+/// First byte of a footer, after a block's.
+const TAG: u8 = 2;
+
+/// What the manifest says of a file of blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Number in its name.
+    pub(crate) id: u64,
+    /// Begin of its partition.
+    pub(crate) partition: UnixMillis,
+    /// Length of the partition.
+    pub(crate) partition_ms: u64,
+    /// Length of the file.
+    pub(crate) bytes: u64,
+    /// Where the footer's frame begins.
+    pub(crate) footer: u64,
+    /// Samples in it.
+    pub(crate) samples: u64,
+}
+
+impl Entry {
+    /// Names its file below the directory of the store.
+    pub(crate) fn path(&self, dir: &Path) -> PathBuf {
+        let partition = partition_name(self.partition);
+        dir.join("blocks")
+            .join(partition)
+            .join(format!("{:016}.blocks", self.id))
+    }
+
+    /// Returns the first instant after the partition.
+    pub(crate) fn end(&self) -> UnixMillis {
+        self.partition
+            .plus(std::time::Duration::from_millis(self.partition_ms))
+    }
+}
+
+/// Names a partition by its begin: the hour where it begins with one, else to the millisecond.
+fn partition_name(begin: UnixMillis) -> String {
+    let (days, millis) = (
+        begin.millis().div_euclid(86_400_000),
+        begin.millis().rem_euclid(86_400_000),
+    );
+    // The days of the Gregorian calendar, counted from 1 March of year 0 in cycles of 400 years.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year + era * 400 + i64::from(month <= 2);
+    let (hour, rest) = (millis / 3_600_000, millis % 3_600_000);
+    let name = format!("{year:04}-{month:02}-{of_month:02}T{hour:02}");
+    if rest == 0 {
+        return name;
+    }
+    let (minute, second) = (rest / 60_000, rest % 60_000);
+    format!(
+        "{name}-{minute:02}-{:02}.{:03}",
+        second / 1_000,
+        second % 1_000
+    )
+}
+
+/// Where a block lies and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Located {
+    pub(crate) columns: u32,
+    pub(crate) length: u32,
+    pub(crate) offset: u64,
+    pub(crate) first: UnixMillis,
+    pub(crate) last: UnixMillis,
+}
+
+/// What a footer says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Footer {
+    /// Which sets of columns there are.
+    pub(crate) columns: Vec<Columns>,
+    /// The blocks of each subject, in the order in which they lie.
+    pub(crate) blocks: BTreeMap<Place, Vec<Located>>,
+    /// Samples in all blocks.
+    pub(crate) samples: u64,
+}
+
+impl Footer {
+    fn number_of(&mut self, columns: &Columns) -> u32 {
+        // The newest sets are the likeliest.
+        let known = self.columns.iter().rposition(|known| known == columns);
+        let place = known.unwrap_or_else(|| {
+            self.columns.push(columns.clone());
+            self.columns.len() - 1
+        });
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        let mut out = vec![TAG];
+        self.samples.pack(&mut out);
+        (self.columns.len() as u64).pack(&mut out);
+        for columns in &self.columns {
+            pack_columns(columns, &mut out);
+        }
+        (self.blocks.len() as u64).pack(&mut out);
+        for (place, blocks) in &self.blocks {
+            Subject::from(*place).pack(&mut out);
+            (blocks.len() as u64).pack(&mut out);
+            for block in blocks {
+                block.columns.pack(&mut out);
+                block.length.pack(&mut out);
+                block.offset.pack(&mut out);
+                block.first.pack(&mut out);
+                block.last.pack(&mut out);
+            }
+        }
+        out
+    }
+
+    fn unpack(mut input: &[u8]) -> Result<Self, Malformed> {
+        let malformed = |what| Err(Malformed { what });
+        if u8::unpack(&mut input)? != TAG {
+            return malformed("it is no footer");
+        }
+        let mut footer = Self {
+            samples: u64::unpack(&mut input)?,
+            ..Self::default()
+        };
+        for _ in 0..u64::unpack(&mut input)? {
+            footer.columns.push(unpack_columns(&mut input)?);
+        }
+        for _ in 0..u64::unpack(&mut input)? {
+            let place = Subject::unpack(&mut input)?.into();
+            let count = u64::unpack(&mut input)?;
+            let block = |input: &mut &[u8]| {
+                Ok(Located {
+                    columns: Pack::unpack(input)?,
+                    length: Pack::unpack(input)?,
+                    offset: Pack::unpack(input)?,
+                    first: Pack::unpack(input)?,
+                    last: Pack::unpack(input)?,
+                })
+            };
+            let blocks = (0..count).map(|_| block(&mut input)).collect::<Result<Vec<_>, _>>()?;
+            let known = |block: &Located| (block.columns as usize) < footer.columns.len();
+            if !blocks.iter().all(known) {
+                return malformed("a block has columns that are not known");
+            }
+            footer.blocks.insert(place, blocks);
+        }
+        if input.is_empty() {
+            Ok(footer)
+        } else {
+            malformed("bytes are left over")
+        }
+    }
+}
+
+/// A file of blocks in the making.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    id: u64,
+    bytes: Vec<u8>,
+    footer: Footer,
+}
+
+impl Draft {
+    pub(crate) fn new(id: u64) -> Self {
+        let bytes = frame::header(Kind::Blocks, id, Link::default());
+        let footer = Footer::default();
+        Self { id, bytes, footer }
+    }
+
+    /// Tells whether the file should not grow any more.
+    pub(crate) fn is_full(&self) -> bool {
+        // A footer is one frame; blocks of 100 bytes each are the least that are to be expected.
+        self.bytes.len() > 256 << 20 || self.footer.blocks.len() > 40_000
+    }
+
+    /// Adds a block.
+    pub(crate) fn push(
+        &mut self,
+        place: Place,
+        columns: &Columns,
+        block: &[u8],
+        (first, last): (UnixMillis, UnixMillis),
+        rows: usize,
+    ) {
+        let located = Located {
+            columns: self.footer.number_of(columns),
+            length: u32::try_from(block.len()).unwrap_or(u32::MAX),
+            offset: self.bytes.len() as u64,
+            first,
+            last,
+        };
+        self.footer.blocks.entry(place).or_default().push(located);
+        self.footer.samples += (rows * columns.len()) as u64;
+        frame::push(&mut self.bytes, self.id, 0, block);
+    }
+
+    /// Writes the file durably.
+    pub(crate) fn write(
+        mut self,
+        dir: &Path,
+        (partition, partition_ms): (UnixMillis, u64),
+    ) -> Result<Sealed, OpenError> {
+        let footer = self.bytes.len() as u64;
+        frame::push(&mut self.bytes, self.id, 0, &self.footer.pack());
+        let entry = Entry {
+            id: self.id,
+            partition,
+            partition_ms,
+            bytes: self.bytes.len() as u64,
+            footer,
+            samples: self.footer.samples,
+        };
+        let path = entry.path(dir);
+        if let Some(dir) = path.parent() {
+            make_dir(dir).map_err(io_error("make", dir))?;
+        }
+        frame::write_whole(&path, &self.bytes).map_err(io_error("write", &path))?;
+        let file = File::open(&path).map_err(io_error("open", &path))?;
+        Ok(Sealed {
+            entry,
+            path,
+            file,
+            footer: self.footer,
+        })
+    }
+}
+
+/// A file of blocks, open for reading. It can be read as long as somebody holds it, even when removed.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) entry: Entry,
+    pub(crate) path: PathBuf,
+    file: File,
+    pub(crate) footer: Footer,
+}
+
+impl Sealed {
+    /// Opens a file; damage is noted and what is whole can be read.
+    pub(crate) fn open(
+        dir: &Path,
+        entry: &Entry,
+        holes: &mut Vec<Hole>,
+    ) -> Result<Option<Self>, OpenError> {
+        let path = entry.path(dir);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let (offset, what) = (0, "the file is missing");
+                holes.push(Hole { path, offset, what });
+                return Ok(None);
+            }
+            Err(error) => return Err(io_error("open", &path)(error)),
+        };
+        let length = entry.bytes.saturating_sub(entry.footer);
+        let length = length.saturating_sub(frame::HEAD_BYTES as u64);
+        let at = (entry.footer, u32::try_from(length).unwrap_or(u32::MAX));
+        let footer = frame::read_at(&file, &path, entry.id, at).and_then(|payload| {
+            Footer::unpack(&payload).map_err(|error| Hole {
+                path: path.clone(),
+                offset: entry.footer,
+                what: error.what,
+            })
+        });
+        let footer = match footer {
+            Ok(footer) => footer,
+            Err(hole) => {
+                holes.push(hole);
+                let bytes = std::fs::read(&path).map_err(io_error("read", &path))?;
+                footer_from_blocks(entry.id, &bytes)
+            }
+        };
+        Ok(Some(Self {
+            entry: entry.clone(),
+            path,
+            file,
+            footer,
+        }))
+    }
+
+    /// Reads the bytes of a block and verifies their checksum.
+    pub(crate) fn read(&self, block: &Located) -> Result<Vec<u8>, Hole> {
+        let at = (block.offset, block.length);
+        frame::read_at(&self.file, &self.path, self.entry.id, at)
+    }
+
+    /// Returns what the columns of a block are.
+    pub(crate) fn columns(&self, block: &Located) -> &Columns {
+        static NONE: std::sync::LazyLock<Columns> = std::sync::LazyLock::new(|| Columns::from([]));
+        self.footer.columns.get(block.columns as usize).unwrap_or(&NONE)
+    }
+
+    /// Names a place in the file that turned out to be damaged.
+    pub(crate) fn hole(&self, block: &Located, malformed: Malformed) -> Hole {
+        Hole {
+            path: self.path.clone(),
+            offset: block.offset,
+            what: malformed.what,
+        }
+    }
+}
+
+/// Makes the footer anew from what the blocks say of themselves.
+fn footer_from_blocks(id: u64, bytes: &[u8]) -> Footer {
+    let mut footer = Footer::default();
+    for item in Items::new(bytes, id) {
+        let Item::Frame {
+            offset, payload, ..
+        } = item
+        else {
+            continue;
+        };
+        let Ok(block) = Block::parse(payload) else {
+            continue;
+        };
+        let Ok(windows) = block.windows() else {
+            continue;
+        };
+        if let (Some(first), Some(last)) = (windows.first(), windows.last()) {
+            let located = Located {
+                columns: footer.number_of(&block.columns),
+                length: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                offset: offset as u64,
+                first: first.end,
+                last: last.end,
+            };
+            footer.blocks.entry(block.place).or_default().push(located);
+            footer.samples += (windows.len() * block.columns.len()) as u64;
+        }
+    }
+    footer
+}
+
+/// Verifies every byte of a file of blocks.
+pub(crate) fn check(path: &Path, entry: &Entry, bytes: &[u8]) -> Result<u64, Vec<Hole>> {
+    let mut holes = Vec::new();
+    let mut hole = |offset: u64, what| {
+        let path = path.to_owned();
+        holes.push(Hole { path, offset, what });
+    };
+    if let Err(error) = frame::check_header(path, Kind::Blocks, entry.id, bytes) {
+        hole(0, codec::what_of(&error));
+    }
+    if bytes.len() as u64 != entry.bytes {
+        hole(bytes.len() as u64, "the file has another length than the manifest says");
+    }
+    let mut frames = 0;
+    let mut told = None;
+    for item in Items::new(bytes, entry.id) {
+        match item {
+            Item::Hole { offset, what } => hole(offset as u64, what),
+            Item::Frame {
+                offset, payload, ..
+            } => {
+                frames += 1;
+                let read = if offset as u64 == entry.footer {
+                    Footer::unpack(payload).map(|footer| told = Some(footer))
+                } else {
+                    Block::parse(payload).and_then(|block| block.rows()).map(|_| ())
+                };
+                if let Err(error) = read {
+                    hole(offset as u64, error.what);
+                }
+            }
+        }
+    }
+    if told.is_some_and(|told| told.blocks != footer_from_blocks(entry.id, bytes).blocks) {
+        hole(entry.footer, "the footer does not tell of the same blocks as the file holds");
+    }
+    if holes.is_empty() { Ok(frames) } else { Err(holes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_named_as_the_calendar_says() {
+        let name = |millis| partition_name(UnixMillis::from_millis(millis));
+        assert_eq!(name(0), "1970-01-01T00");
+        assert_eq!(name(1_709_164_800_000), "2024-02-29T00");
+        assert_eq!(name(1_795_528_800_000 + 61_005), "2026-11-24T14-01-01.005");
+        assert_eq!(name(-1), "1969-12-31T23-59-59.999");
+    }
+}
