@@ -34,8 +34,25 @@ enum Command {
     CheckConfig(Settings),
     /// Print the commented default configuration.
     DefaultConfig,
-    /// Verify every checksum of a store that no aggregator has open: 0 whole, 1 damaged.
-    CheckStore {
+    /// Look after a store that no aggregator has open.
+    #[command(subcommand)]
+    Store(StoreCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Verify every checksum: 0 whole, 1 damaged.
+    Check {
+        /// Directory of the store.
+        dir: PathBuf,
+    },
+    /// Print everything that is whole, one thing a line.
+    Dump {
+        /// Directory of the store.
+        dir: PathBuf,
+    },
+    /// Remove the index and make it anew from the rest.
+    RebuildIndex {
         /// Directory of the store.
         dir: PathBuf,
     },
@@ -99,13 +116,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::DefaultConfig => write!(out, "{DEFAULT_TEXT}")?,
         Command::CheckConfig(settings) => write!(out, "{}", toml::to_string(&settings.config()?)?)?,
-        Command::CheckStore { dir } => {
-            let report = plimsoll_store::check(&dir)?;
-            writeln!(out, "{report:#?}")?;
-            if !report.holes.is_empty() {
-                return Ok(ExitCode::FAILURE);
-            }
-        }
+        Command::Store(command) => return look_after(&command, &mut out),
         Command::Run(settings) => {
             let config = settings.config()?;
             let filter =
@@ -116,6 +127,23 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 .init();
             let runtime = tokio::runtime::Runtime::new()?;
             runtime.block_on(serve(&config, Arc::new(SystemClock::new()), told_to_end()))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look_after(command: &StoreCommand, out: &mut impl std::io::Write) -> anyhow::Result<ExitCode> {
+    match command {
+        StoreCommand::Check { dir } => {
+            let report = plimsoll_store::check(dir)?;
+            writeln!(out, "{report:#?}")?;
+            if !report.holes.is_empty() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        StoreCommand::Dump { dir } => plimsoll_store::dump(dir, out)?,
+        StoreCommand::RebuildIndex { dir } => {
+            writeln!(out, "{:#?}", plimsoll_store::rebuild_index(dir)?)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use plimsoll_model::{Bandwidth, Clock};
 use plimsoll_proto::v1::estimate_service_server::EstimateServiceServer;
 use plimsoll_proto::v1::ingest_service_server::IngestServiceServer;
 use plimsoll_proto::v1::query_service_server::QueryServiceServer;
-use plimsoll_store::{Store, StoreOptions};
+use plimsoll_store::{Store, StoreOptions, Upkeep};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
@@ -24,7 +24,7 @@ use crate::witness::Witness;
 use crate::writer::Writer;
 
 /// How often the store seals and forgets what is due.
-const UPKEEP: Duration = Duration::from_secs(60);
+const UPKEEP: Duration = Duration::from_secs(5);
 /// How long open calls may go on after the aggregator was told to end.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Calls that one connection may have open.
@@ -147,7 +147,12 @@ async fn keep(store: Arc<Store>, clock: Arc<dyn Clock>) {
         ticks.tick().await;
         let (store, now) = (Arc::clone(&store), clock.now());
         match tokio::task::spawn_blocking(move || store.maintain(now)).await {
-            Ok(()) => {}
+            Ok(Ok(done)) if done == Upkeep::default() => {}
+            Ok(Ok(done)) => tracing::info!(?done, "store kept in order"),
+            Ok(Err(error)) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "the store could not be kept in order");
+            }
             Err(error) => tracing::error!(error = %error, "upkeep of the store was cut off"),
         }
     }

@@ -73,7 +73,10 @@ impl Rows {
         let mut all: Vec<(Window, &[u64])> = self.windows.iter().copied().zip(rows).collect();
         all.sort_by_key(|(window, _)| *window);
         all.dedup_by_key(|(window, _)| *window);
-        let values = all.iter().flat_map(|(_, row)| row.iter().copied()).collect();
+        let values = all
+            .iter()
+            .flat_map(|(_, row)| row.iter().copied())
+            .collect();
         self.windows = all.iter().map(|(window, _)| *window).collect();
         self.values = values;
     }
@@ -93,13 +96,13 @@ impl Rows {
     }
 }
 
-/// Encodes rows that are in order, as many blocks as they need; `each` gets a block, its first and its
-/// last instant.
+/// Encodes rows that are in order, as many blocks as they need; `each` gets a block's columns, its
+/// bytes, its first and last instant and its number of rows.
 pub(crate) fn encode(
     place: Place,
     columns: &Columns,
     rows: &Rows,
-    each: &mut impl FnMut(&Columns, Vec<u8>, (UnixMillis, UnixMillis)),
+    each: &mut impl FnMut(&Columns, Vec<u8>, (UnixMillis, UnixMillis), usize),
 ) {
     let width = columns.len();
     if width == 0 {
@@ -122,7 +125,7 @@ pub(crate) fn encode(
                 let of_column = values.iter().skip(from + column).step_by(width);
                 of_column.copied().collect()
             });
-            each(&some, block, (first.end, last.end));
+            each(&some, block, (first.end, last.end), windows.len());
         }
     }
 }
@@ -218,7 +221,10 @@ impl<'a> Block<'a> {
     }
 
     fn numbers(&self, place: usize) -> Result<Vec<u64>, Malformed> {
-        column::decode(self.bytes.get(place).copied().unwrap_or_default(), self.rows)
+        column::decode(
+            self.bytes.get(place).copied().unwrap_or_default(),
+            self.rows,
+        )
     }
 
     /// Decodes the windows.

@@ -8,6 +8,7 @@ use plimsoll_model::{
     OvercommitFacts, Part, Ratio, SampleGap, SessionId, Subject, Sweep, UnixMillis, Window,
 };
 
+use crate::error::OpenError;
 use crate::record::{Document, Record};
 
 /// Bytes that are no record.
@@ -20,6 +21,15 @@ pub(crate) struct Malformed {
 
 fn malformed<T>(what: &'static str) -> Result<T, Malformed> {
     Err(Malformed { what })
+}
+
+/// Says what is wrong with a file, without its name.
+pub(crate) fn what_of(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::Corrupt { what, .. } => what,
+        OpenError::Newer { .. } => "it was written by a later release",
+        OpenError::Locked { .. } | OpenError::Io { .. } => "it cannot be read",
+    }
 }
 
 /// What goes into a frame and comes out of it.
@@ -198,14 +208,16 @@ impl<T: Pack> Pack for Option<T> {
     }
 }
 
-fn pack_all<T: Pack>(items: &[T], out: &mut Vec<u8>) {
+/// Appends a list with its length before it.
+pub(crate) fn pack_all<T: Pack>(items: &[T], out: &mut Vec<u8>) {
     (items.len() as u64).pack(out);
     for item in items {
         item.pack(out);
     }
 }
 
-fn unpack_all<T: Pack>(input: &mut &[u8]) -> Result<Vec<T>, Malformed> {
+/// Takes a list off the front.
+pub(crate) fn unpack_all<T: Pack>(input: &mut &[u8]) -> Result<Vec<T>, Malformed> {
     let count = u64::unpack(input)?;
     // Every item takes a byte at least, so a forged count cannot ask for more than came.
     if count > input.len() as u64 {

@@ -179,7 +179,10 @@ fn unpack_run(input: &mut &[u8], count: usize, out: &mut Vec<u64>) -> Result<(),
     let mask = mask.unwrap_or(0);
     for place in 0..count {
         let bit = place * width;
-        let load: &[u8; 16] = room.get(bit / 8..).and_then(<[u8]>::first_chunk).ok_or(CUT)?;
+        let load: &[u8; 16] = room
+            .get(bit / 8..)
+            .and_then(<[u8]>::first_chunk)
+            .ok_or(CUT)?;
         let bits = (u128::from_le_bytes(*load) >> (bit % 8)) & u128::from(mask);
         let number = u64::try_from(bits).unwrap_or(u64::MAX);
         out.push(base.wrapping_add(number));
@@ -235,7 +238,9 @@ mod tests {
 
     #[test]
     fn a_counter_of_ticks_takes_less_than_a_byte_a_value() {
-        let values: Vec<u64> = (0..720_u64).map(|i| (i * 900 + i % 7) * 10_000_000).collect();
+        let values: Vec<u64> = (0..720_u64)
+            .map(|i| (i * 900 + i % 7) * 10_000_000)
+            .collect();
         assert!(round(&values) < 720);
     }
 }

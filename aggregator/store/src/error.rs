@@ -70,6 +70,15 @@ pub enum AppendError {
         /// The first failure.
         reason: String,
     },
+    /// Samples come faster than they can be sealed, or sealing fails; the store goes on when memory
+    /// is sealed.
+    #[error(
+        "memory holds {bytes} bytes that are not sealed, twice what it may; see why sealing fails"
+    )]
+    HeadFull {
+        /// How many bytes wait.
+        bytes: usize,
+    },
     /// A record is too large or holds what cannot be kept; those after it are not written either.
     #[error("record {index} cannot be kept: {what}")]
     Unfit {
@@ -80,6 +89,17 @@ pub enum AppendError {
     },
 }
 
+/// Why the store could not be kept in order. Nothing is lost; the next upkeep tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum UpkeepError {
+    /// A file could not be written or removed.
+    #[error("cannot seal, merge or expire files")]
+    Files(#[from] OpenError),
+    /// The log could not go on to its next segment.
+    #[error("cannot begin the next segment of the log")]
+    Log(#[from] AppendError),
+}
+
 /// What opening a store found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
@@ -87,6 +107,14 @@ pub struct RecoveryReport {
     pub frames: u64,
     /// Samples read again from the log.
     pub samples: u64,
+    /// Files of sealed blocks, and the samples in them.
+    pub sealed_files: u64,
+    /// Samples in sealed blocks.
+    pub sealed_samples: u64,
+    /// Files removed that no manifest names, left by a seal that did not come to its end.
+    pub strays: u64,
+    /// Whether the index had to be made anew.
+    pub index_rebuilt: bool,
     /// The torn end of the last segment: what was cut off and where the copy is.
     pub torn: Option<Torn>,
     /// Holes in what should be whole; what follows them was read.
@@ -107,7 +135,7 @@ pub struct Torn {
 }
 
 /// A damaged place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hole {
     /// The file.
     pub path: PathBuf,

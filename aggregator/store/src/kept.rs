@@ -328,10 +328,18 @@ pub(crate) fn merge(all: Vec<Kept>, before: Option<UnixMillis>) -> Vec<Kept> {
         }
     };
     let mut merged: Vec<Kept> = Vec::new();
-    merged.extend(sessions.into_iter().map(|((node, id), session)| Kept::Session(node, id, session)));
+    merged.extend(
+        sessions
+            .into_iter()
+            .map(|((node, id), session)| Kept::Session(node, id, session)),
+    );
     merged.extend(nodes.into_iter().map(|(node, last)| Kept::Node(node, last)));
     let history = history.into_iter().enumerate();
-    merged.extend(history.filter(|(place, kept)| stays(*place, kept)).map(|(_, kept)| kept));
+    merged.extend(
+        history
+            .filter(|(place, kept)| stays(*place, kept))
+            .map(|(_, kept)| kept),
+    );
     let recent = |document: &Document| before.is_none_or(|before| document.time >= before);
     merged.extend(documents.into_values().filter(recent).map(Kept::Document));
     merged

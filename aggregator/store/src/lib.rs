@@ -1,22 +1,37 @@
-//! What is kept: a checksummed log on disk, and everything it holds arranged in memory for questions.
+//! What is kept: a checksummed log, sealed blocks of columns that take its place, and what of it is in
+//! memory for questions.
 //!
 //! No async, no network; it knows neither the wire nor a clock. A record is acknowledged only after
 //! fdatasync, and the key by which a repeated one is known lies in the same frame as its data.
 //!
-//! This is the first form of the store: all samples within the retention are in memory and the log is
-//! never shortened. Sealed blocks and the sled index over them are not there yet.
+//! Truth is `log/`, `blocks/`, `events/` and `MANIFEST`. `index/` is sled, whose flush is no fsync: it
+//! holds only what can be made anew from the others, and is made anew whenever it does not match them.
 
+mod block;
 mod check;
 mod codec;
+mod column;
+mod disk;
 mod error;
+mod files;
+mod frame;
 mod head;
+mod index;
+mod keeper;
+mod kept;
 mod log;
+mod manifest;
+mod query;
+mod range;
 mod record;
+mod sealed;
+mod sessions;
 mod store;
 
-pub use check::{Report, check};
-pub use error::{AppendError, Hole, OpenError, RecoveryReport, Torn};
+pub use check::{Report, check, dump, rebuild_index};
+pub use error::{AppendError, Hole, OpenError, RecoveryReport, Torn, UpkeepError};
+pub use range::Range;
 pub use record::{
-    Appended, Document, EventFilter, NodeSeen, Rate, Record, SeriesFilter, StoreOptions,
+    Appended, Document, EventFilter, NodeSeen, Rate, Record, SeriesFilter, StoreOptions, Upkeep,
 };
 pub use store::Store;

@@ -142,7 +142,9 @@ impl Manifest {
                 Err(error) => return Err(io_error("read", &path)(error)),
             }
         }
-        let sealed = ["blocks", "events"].iter().any(|name| dir.join(name).exists());
+        let sealed = ["blocks", "events"]
+            .iter()
+            .any(|name| dir.join(name).exists());
         match best {
             Some(manifest) => Ok((manifest, holes)),
             None if missing == 2 && !sealed => Ok((Self::default(), holes)),

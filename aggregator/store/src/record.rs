@@ -7,19 +7,46 @@ use plimsoll_model::{Batch, DomainId, Metric, NodeId, Part, SampleGap, SeriesKey
 /// How a store is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// How long samples stay in memory, where queries find them; absent keeps them for ever.
+    /// How long samples are kept; absent keeps them for ever.
     pub retention: Option<Duration>,
+    /// Bytes of sealed samples at most; the oldest partitions go first. Absent sets no limit.
+    pub retention_bytes: Option<u64>,
+    /// How long facts, events and gaps are kept, and documents that no later one replaced; absent
+    /// keeps them for ever.
+    pub events_retention: Option<Duration>,
     /// How long a segment of the log may grow before the next one begins.
     pub segment_bytes: u64,
+    /// Bytes of samples in memory from which on they are sealed; at twice as many, appending fails.
+    pub head_bytes: usize,
+    /// How long samples wait in memory at most before they are sealed.
+    pub seal_after: Duration,
+    /// Length of a partition, the unit in which samples are forgotten; at least one millisecond.
+    pub partition: Duration,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             retention: None,
+            retention_bytes: None,
+            events_retention: None,
             segment_bytes: 64 << 20,
+            head_bytes: 128 << 20,
+            seal_after: Duration::from_secs(2 * 3_600),
+            partition: Duration::from_secs(2 * 3_600),
         }
     }
+}
+
+/// What upkeep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Samples moved from memory to sealed files.
+    pub sealed_samples: u64,
+    /// Files of samples or events that were merged into others.
+    pub merged_files: u64,
+    /// Files of samples that were forgotten.
+    pub expired_files: u64,
 }
 
 /// One thing to be kept; one frame of the log.

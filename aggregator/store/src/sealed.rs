@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use plimsoll_model::{Subject, UnixMillis};
+use plimsoll_model::{Part, Subject, UnixMillis};
 
 use crate::block::{Block, Columns, Place, pack_columns, unpack_columns};
 use crate::codec::{self, Malformed, Pack};
@@ -158,7 +158,9 @@ impl Footer {
                     last: Pack::unpack(input)?,
                 })
             };
-            let blocks = (0..count).map(|_| block(&mut input)).collect::<Result<Vec<_>, _>>()?;
+            let blocks = (0..count)
+                .map(|_| block(&mut input))
+                .collect::<Result<Vec<_>, _>>()?;
             let known = |block: &Located| (block.columns as usize) < footer.columns.len();
             if !blocks.iter().all(known) {
                 return malformed("a block has columns that are not known");
@@ -179,19 +181,25 @@ pub(crate) struct Draft {
     id: u64,
     bytes: Vec<u8>,
     footer: Footer,
+    footer_bytes: usize,
 }
 
 impl Draft {
     pub(crate) fn new(id: u64) -> Self {
         let bytes = frame::header(Kind::Blocks, id, Link::default());
         let footer = Footer::default();
-        Self { id, bytes, footer }
+        Self {
+            id,
+            bytes,
+            footer,
+            footer_bytes: 0,
+        }
     }
 
     /// Tells whether the file should not grow any more.
     pub(crate) fn is_full(&self) -> bool {
-        // A footer is one frame; blocks of 100 bytes each are the least that are to be expected.
-        self.bytes.len() > 256 << 20 || self.footer.blocks.len() > 40_000
+        // The footer is one frame.
+        self.bytes.len() > 256 << 20 || self.footer_bytes > frame::PAYLOAD_BYTES_MAX / 2
     }
 
     /// Adds a block.
@@ -203,8 +211,16 @@ impl Draft {
         (first, last): (UnixMillis, UnixMillis),
         rows: usize,
     ) {
+        let sets = self.footer.columns.len();
+        let number = self.footer.number_of(columns);
+        if self.footer.columns.len() > sets {
+            // The most a column takes: its metric, and its part with its length.
+            self.footer_bytes += columns.len() * (3 + 2 + Part::LENGTH_BYTES_MAX);
+        }
+        // The most a subject and a block's place take.
+        self.footer_bytes += 64 + 48;
         let located = Located {
-            columns: self.footer.number_of(columns),
+            columns: number,
             length: u32::try_from(block.len()).unwrap_or(u32::MAX),
             offset: self.bytes.len() as u64,
             first,
@@ -242,6 +258,7 @@ impl Draft {
             path,
             file,
             footer: self.footer,
+            damaged: false,
         })
     }
 }
@@ -253,6 +270,8 @@ pub(crate) struct Sealed {
     pub(crate) path: PathBuf,
     file: File,
     pub(crate) footer: Footer,
+    /// The footer was made anew, so blocks may be missing from it.
+    pub(crate) damaged: bool,
 }
 
 impl Sealed {
@@ -282,6 +301,7 @@ impl Sealed {
                 what: error.what,
             })
         });
+        let damaged = footer.is_err();
         let footer = match footer {
             Ok(footer) => footer,
             Err(hole) => {
@@ -295,6 +315,7 @@ impl Sealed {
             path,
             file,
             footer,
+            damaged,
         }))
     }
 
@@ -307,7 +328,10 @@ impl Sealed {
     /// Returns what the columns of a block are.
     pub(crate) fn columns(&self, block: &Located) -> &Columns {
         static NONE: std::sync::LazyLock<Columns> = std::sync::LazyLock::new(|| Columns::from([]));
-        self.footer.columns.get(block.columns as usize).unwrap_or(&NONE)
+        self.footer
+            .columns
+            .get(block.columns as usize)
+            .unwrap_or(&NONE)
     }
 
     /// Names a place in the file that turned out to be damaged.
@@ -362,7 +386,10 @@ pub(crate) fn check(path: &Path, entry: &Entry, bytes: &[u8]) -> Result<u64, Vec
         hole(0, codec::what_of(&error));
     }
     if bytes.len() as u64 != entry.bytes {
-        hole(bytes.len() as u64, "the file has another length than the manifest says");
+        hole(
+            bytes.len() as u64,
+            "the file has another length than the manifest says",
+        );
     }
     let mut frames = 0;
     let mut told = None;
@@ -376,7 +403,9 @@ pub(crate) fn check(path: &Path, entry: &Entry, bytes: &[u8]) -> Result<u64, Vec
                 let read = if offset as u64 == entry.footer {
                     Footer::unpack(payload).map(|footer| told = Some(footer))
                 } else {
-                    Block::parse(payload).and_then(|block| block.rows()).map(|_| ())
+                    Block::parse(payload)
+                        .and_then(|block| block.rows())
+                        .map(|_| ())
                 };
                 if let Err(error) = read {
                     hole(offset as u64, error.what);
@@ -385,9 +414,16 @@ pub(crate) fn check(path: &Path, entry: &Entry, bytes: &[u8]) -> Result<u64, Vec
         }
     }
     if told.is_some_and(|told| told.blocks != footer_from_blocks(entry.id, bytes).blocks) {
-        hole(entry.footer, "the footer does not tell of the same blocks as the file holds");
+        hole(
+            entry.footer,
+            "the footer does not tell of the same blocks as the file holds",
+        );
     }
-    if holes.is_empty() { Ok(frames) } else { Err(holes) }
+    if holes.is_empty() {
+        Ok(frames)
+    } else {
+        Err(holes)
+    }
 }
 
 #[cfg(test)]

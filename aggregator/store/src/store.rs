@@ -1,75 +1,141 @@
-//! The store: one writer, many readers. Readers never wait for the disk.
+//! The store: one writer, one keeper, many readers. Readers never wait for the disk of the writer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use plimsoll_model::{
-    DomainId, Event, Fact, NodeId, Reading, SampleGap, SeriesKey, SessionId, UnixMillis, Window,
-};
+use plimsoll_model::{NodeId, SessionId, UnixMillis};
 
 use crate::codec;
-use crate::error::{AppendError, OpenError, RecoveryReport};
-use crate::head::{Head, domain_of};
-use crate::log::{Log, PAYLOAD_BYTES_MAX, make_dir};
-use crate::record::{
-    Appended, Document, EventFilter, NodeSeen, Rate, Record, SeriesFilter, StoreOptions,
-};
+use crate::disk::RealDisk;
+use crate::error::{AppendError, Hole, OpenError, RecoveryReport, UpkeepError};
+use crate::files::{self, Files};
+use crate::frame::{PAYLOAD_BYTES_MAX, io_error, make_dir};
+use crate::head::Head;
+use crate::index::{Broken, DocumentPlace, Index};
+use crate::keeper::{Change, Keeper};
+use crate::log::Log;
+use crate::manifest::Manifest;
+use crate::record::{Appended, Document, Record, StoreOptions, Upkeep};
+use crate::sessions::Judge;
 
-/// The store. All methods take `&self`; share it in an `Arc`. [`Store::append`] blocks on the disk:
-/// keep it off the executor's threads.
+/// Damaged places remembered.
+const HOLES_MAX: usize = 1_000;
+/// Merges in one upkeep, so that it ends.
+const MERGES_MAX: usize = 16;
+
+/// The store. All methods take `&self`; share it in an `Arc`. [`Store::append`], [`Store::seal`] and
+/// [`Store::maintain`] block on the disk: keep them off the executor's threads.
 #[derive(Debug)]
 pub struct Store {
-    // Held through write and fdatasync; readers never take it.
+    // Taken in this order: keeper, log, head, index. The log's lock is held through write and
+    // fdatasync; readers never take it.
+    keeper: Mutex<Keeper>,
     log: Mutex<Log>,
     head: RwLock<Head>,
+    index: RwLock<Index>,
+    // How often the index was made anew while the store was open.
+    rebuilds: AtomicU64,
+    holes: Mutex<BTreeSet<Hole>>,
     options: StoreOptions,
-    // Released by the system when the process ends, however it ends.
-    _lock: File,
+    dir: PathBuf,
+    _lock: Locked,
+}
+
+/// Keeps a second process out. The system releases it too when the process ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing is not enough where a child that was just forked still has the file open.
+        rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock).ok();
+    }
+}
+
+/// Takes the lock that keeps a second process out.
+pub(crate) fn lock(dir: &Path) -> Result<Locked, OpenError> {
+    let path = dir.join("LOCK");
+    let lock = File::create(&path).map_err(io_error("lock", &path))?;
+    match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Locked(lock)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { path }),
+        Err(error) => Err(io_error("lock", &path)(error.into())),
+    }
 }
 
 impl Store {
     /// Opens the directory, makes it if it is not there, and reads back what it holds.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<(Self, RecoveryReport), OpenError> {
-        let io = |action| {
-            let path = dir.to_owned();
-            move |source| OpenError::Io {
-                action,
-                path,
-                source,
-            }
-        };
-        make_dir(dir).map_err(io("make"))?;
-        let path = dir.join("LOCK");
-        let lock = File::create(&path).map_err(io("lock"))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| OpenError::Locked { path })?;
+        make_dir(dir).map_err(io_error("make", dir))?;
+        let lock = lock(dir)?;
+        let (manifest, mut holes) = Manifest::read(dir)?;
+        let strays = files::remove_strays(dir, &manifest)?;
+        let (files, recalled) = Files::open(dir, &manifest, &mut holes)?;
+        let index_dir = dir.join("index");
+        let index = Index::open(&index_dir, manifest.generation).map_err(|Broken| {
+            let recalled = recalled.iter().map(|(id, placed)| (*id, placed.as_slice()));
+            Index::rebuild(&index_dir, manifest.generation, &files, recalled)
+        });
+        let index_rebuilt = index.is_err();
+        let index = index.unwrap_or_else(|rebuilt| rebuilt);
         let mut head = Head::default();
+        for (_, _, kept) in recalled.into_iter().flat_map(|(_, placed)| placed) {
+            head.recall(kept);
+        }
         let mut samples = 0;
-        let (log, found) = Log::open(&dir.join("log"), options.segment_bytes, |payload| {
+        let how = (
+            manifest.begin,
+            options.segment_bytes,
+            Arc::new(RealDisk) as _,
+        );
+        let (log, found) = Log::open(&dir.join("log"), how, |payload| {
             let record = codec::decode(payload).map_err(|error| error.what)?;
             if let Record::Batch(batch) = &record {
                 samples += batch.reading_count() as u64;
             }
-            head.take(record);
+            head.take(&record);
             Ok(())
         })?;
+        holes.extend(found.holes);
         let report = RecoveryReport {
             frames: found.frames,
             samples,
+            sealed_files: files.blocks.len() as u64,
+            sealed_samples: files.blocks.iter().map(|file| file.entry.samples).sum(),
+            strays,
+            index_rebuilt,
             torn: found.torn,
-            holes: found.holes,
+            holes: holes.clone(),
         };
+        let files = Arc::new(files);
+        head.files = Arc::clone(&files);
+        head.note_sealed();
+        let partition = u64::try_from(options.partition.as_millis()).unwrap_or(u64::MAX);
         let store = Self {
+            keeper: Mutex::new(Keeper {
+                dir: dir.to_owned(),
+                partition_ms: partition.max(1),
+                manifest,
+                files,
+                waiting_since: None,
+                settled: std::collections::HashSet::new(),
+            }),
             log: Mutex::new(log),
             head: RwLock::new(head),
+            index: RwLock::new(index),
+            rebuilds: AtomicU64::new(0),
+            holes: Mutex::new(holes.into_iter().collect()),
             options,
+            dir: dir.to_owned(),
             _lock: lock,
         };
         Ok((store, report))
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Head> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Head> {
         self.head.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -77,56 +143,45 @@ impl Store {
         self.head.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes records; what it calls [`Appended::Stored`] survives a power cut from here on. On an
-    /// error none of the slice may be acknowledged.
-    pub fn append(&self, records: &[Record]) -> Result<Vec<Appended>, AppendError> {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut outcomes = Vec::with_capacity(records.len());
-        // A slice may hold several batches of one session: each is judged after those before it.
-        let mut from = 0;
-        while from < records.len() {
-            let rest = records.get(from..).unwrap_or_default();
-            let taken = self.append_some(&mut log, from, rest, &mut outcomes)?;
-            from += taken;
-        }
-        Ok(outcomes)
+    fn writer(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes records up to the first whose session was written to in the same go.
-    fn append_some(
-        &self,
-        log: &mut Log,
-        from: usize,
-        records: &[Record],
-        outcomes: &mut Vec<Appended>,
-    ) -> Result<usize, AppendError> {
+    fn keeper(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes records as one commit; what it calls [`Appended::Stored`] survives a power cut from here
+    /// on. On an error none of the slice may be acknowledged.
+    pub fn append(&self, records: &[Record]) -> Result<Vec<Appended>, AppendError> {
+        let mut log = self.writer();
+        let mut outcomes = Vec::with_capacity(records.len());
         let mut payloads = Vec::new();
         let mut stored = Vec::new();
-        let mut sessions = std::collections::HashSet::new();
-        let mut taken = 0;
         {
             let head = self.read();
-            for record in records {
-                if session_of(record).is_some_and(|session| !sessions.insert(session)) {
-                    break;
-                }
-                let outcome = head.judge(record);
+            if head.bytes >= self.options.head_bytes.saturating_mul(2) {
+                return Err(AppendError::HeadFull { bytes: head.bytes });
+            }
+            let mut judge = Judge::new(&head.sessions);
+            for (index, record) in records.iter().enumerate() {
+                let (outcome, clipped) = judge.judge(record);
                 if outcome == Appended::Stored {
-                    payloads.push(payload(from + taken, record)?);
-                    stored.push(record);
+                    let clipped = clipped.map(Record::Gap);
+                    payloads.push(payload(index, clipped.as_ref().unwrap_or(record))?);
+                    stored.push((record, clipped));
                 }
                 outcomes.push(outcome);
-                taken += 1;
             }
         }
         if !payloads.is_empty() {
             log.append(&payloads)?;
             let mut head = self.write();
-            for record in stored {
-                head.take(record.clone());
+            for (record, clipped) in &stored {
+                head.take(clipped.as_ref().unwrap_or(record));
             }
         }
-        Ok(taken)
+        Ok(outcomes)
     }
 
     /// Writes one document durably.
@@ -134,146 +189,241 @@ impl Store {
         self.append(&[Record::Document(document)]).map(|_| ())
     }
 
-    /// Forgets samples that are older than the retention. The log keeps them.
-    pub fn maintain(&self, now: UnixMillis) {
-        if let Some(retention) = self.options.retention {
-            self.write().forget(now.minus(retention));
+    /// Returns the last sequence number of a session that is durable or declared lost.
+    pub fn durable_sequence(&self, node: NodeId, session: SessionId) -> Option<u64> {
+        let head = self.read();
+        head.sessions
+            .get(&(node, session))
+            .map(|session| session.durable)
+    }
+
+    /// Seals what is due, merges small files, and forgets what is older than the retention. After an
+    /// error the store is as it was; the next call tries again.
+    pub fn maintain(&self, now: UnixMillis) -> Result<Upkeep, UpkeepError> {
+        let mut keeper = self.keeper();
+        let mut upkeep = Upkeep::default();
+        let horizon = self.options.retention.map(|retention| now.minus(retention));
+        {
+            let mut head = self.write();
+            head.horizon = head.horizon.max(horizon);
+        }
+        if self.is_due(&mut keeper, now) {
+            upkeep.sealed_samples = self.seal_all(&mut keeper)?;
+        }
+        for _ in 0..MERGES_MAX {
+            let Some(change) = keeper.merge_blocks(now)? else {
+                break;
+            };
+            upkeep.merged_files += change.gone.len() as u64;
+            self.change(&keeper, change, |_| {})?;
+        }
+        let horizon = self.read_horizon();
+        if let Some((change, horizon)) = keeper.expire(horizon, self.options.retention_bytes)? {
+            upkeep.expired_files = change.gone.len() as u64;
+            self.change(&keeper, change, |head| head.horizon = horizon)?;
+            if let Some(horizon) = horizon {
+                self.with_index(|index| index.forget_before(horizon));
+                self.with_index(|index| index.stamp(keeper.manifest.generation));
+            }
+        }
+        let mut head = self.write();
+        if let Some(horizon) = head.horizon {
+            head.forget(horizon);
+        }
+        drop(head);
+        self.keep_events(&mut keeper, now, &mut upkeep)?;
+        Ok(upkeep)
+    }
+
+    fn read_horizon(&self) -> Option<UnixMillis> {
+        self.read().horizon
+    }
+
+    fn keep_events(
+        &self,
+        keeper: &mut Keeper,
+        now: UnixMillis,
+        upkeep: &mut Upkeep,
+    ) -> Result<(), UpkeepError> {
+        let horizon = self
+            .options
+            .events_retention
+            .map(|retention| now.minus(retention));
+        if let Some(change) = keeper.merge_kept(horizon)? {
+            upkeep.merged_files += change.gone.len() as u64;
+            self.change(keeper, change, |head| {
+                let stays = |gap: &plimsoll_model::SampleGap| {
+                    horizon.is_none_or(|horizon| gap.declared >= horizon)
+                };
+                head.gaps.values_mut().for_each(|gaps| gaps.retain(stays));
+            })?;
+            let files = Arc::clone(&keeper.files);
+            self.with_index(|index| index.forget_documents(|file| files.kept(file).is_none()));
+            self.with_index(|index| index.stamp(keeper.manifest.generation));
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, keeper: &mut Keeper, now: UnixMillis) -> bool {
+        let head = self.read();
+        if head.frozen.is_some() || head.bytes >= self.options.head_bytes {
+            return true;
+        }
+        if head.is_sealed() {
+            keeper.waiting_since = None;
+            return false;
+        }
+        let since = *keeper.waiting_since.get_or_insert(now);
+        now.since(since) >= self.options.seal_after
+    }
+
+    /// Moves everything in memory to sealed files now; says how many samples that were.
+    pub fn seal(&self) -> Result<u64, UpkeepError> {
+        self.seal_all(&mut self.keeper())
+    }
+
+    fn seal_all(&self, keeper: &mut Keeper) -> Result<u64, UpkeepError> {
+        // What a failed seal left behind goes first.
+        let left = self.read().frozen.is_some();
+        let mut samples = if left { self.seal_frozen(keeper)? } else { 0 };
+        if !self.read().is_sealed() {
+            let mut log = self.writer();
+            let begin = log.roll()?;
+            self.write().freeze(begin);
+            drop(log);
+            samples += self.seal_frozen(keeper)?;
+        }
+        Ok(samples)
+    }
+
+    fn seal_frozen(&self, keeper: &mut Keeper) -> Result<u64, UpkeepError> {
+        let Some(frozen) = self.read().frozen.clone() else {
+            return Ok(0);
+        };
+        let change = keeper.seal(&frozen)?;
+        let samples = change.samples;
+        self.change(keeper, change, |head| head.frozen = None)?;
+        self.writer().forget(keeper.manifest.begin.id)?;
+        Ok(samples)
+    }
+
+    /// Lets readers see a change that is the truth on disk already.
+    fn change(
+        &self,
+        keeper: &Keeper,
+        change: Change,
+        also: impl FnOnce(&mut Head),
+    ) -> Result<(), UpkeepError> {
+        let rebuilds = self.rebuilds.load(Ordering::SeqCst);
+        // What the index tells too early, memory tells as well.
+        self.index_blocks(&change);
+        {
+            // Documents move from one place to another: no reader may see a place that is not there.
+            let mut head = self.write();
+            head.files = Arc::clone(&change.files);
+            if let Some((file, placed)) = &change.kept {
+                let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+                if index.add_kept(*file, placed).is_err() {
+                    *index = self.new_index(&change.files, keeper.manifest.generation);
+                }
+            }
+            also(&mut head);
+        }
+        if self.rebuilds.load(Ordering::SeqCst) != rebuilds {
+            // It was made anew from the files before the change.
+            self.index_blocks(&change);
+        }
+        self.with_index(|index| index.stamp(keeper.manifest.generation));
+        for path in change.gone {
+            std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            // Fails where the partition has other files.
+            if let Some(partition) = path.parent() {
+                std::fs::remove_dir(partition).ok();
+            }
+        }
+        Ok(())
+    }
+
+    fn index_blocks(&self, change: &Change) {
+        for sealed in &change.sealed {
+            self.with_index(|index| index.add_blocks(sealed));
         }
     }
 
-    /// Returns the last sequence number of a session that is durable or declared lost.
-    pub fn durable_sequence(&self, node: NodeId, session: SessionId) -> Option<u64> {
-        self.read().durable(node, session)
+    fn new_index(&self, files: &Files, generation: u64) -> Index {
+        self.rebuilds.fetch_add(1, Ordering::SeqCst);
+        let mut recalled = Vec::new();
+        for file in &files.kept {
+            let mut holes = Vec::new();
+            if let Ok(placed) = file.read_all(&mut holes) {
+                recalled.push((file.entry.id, placed));
+            }
+            self.note(holes);
+        }
+        let recalled = recalled.iter().map(|(id, placed)| (*id, placed.as_slice()));
+        Index::rebuild(&self.dir.join("index"), generation, files, recalled)
     }
 
-    /// Lists series, sorted.
-    pub fn series(&self, filter: &SeriesFilter) -> Vec<SeriesKey> {
-        self.read()
-            .series
-            .keys()
-            .filter(|key| filter.matches(key))
-            .cloned()
-            .collect()
-    }
-
-    /// Returns the last sample of a series.
-    pub fn latest(&self, key: &SeriesKey) -> Option<Reading> {
-        let head = self.read();
-        let (window, value) = head.series.get(key)?.last()?;
-        Some(Reading {
-            key: key.clone(),
-            window: *window,
-            value: *value,
+    /// Asks the index; where it fails, makes it anew and asks again.
+    pub(crate) fn with_index<T: Default>(&self, ask: impl Fn(&Index) -> Result<T, Broken>) -> T {
+        let answer = ask(&self.index.read().unwrap_or_else(PoisonError::into_inner));
+        answer.unwrap_or_else(|Broken| {
+            let files = Arc::clone(&self.read().files);
+            let rebuilt = self.new_index(&files, 0);
+            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+            *index = rebuilt;
+            ask(&index).unwrap_or_default()
         })
     }
 
-    /// Returns the samples whose windows end in `from..=to`, sorted, each window once.
-    pub fn range(&self, key: &SeriesKey, from: UnixMillis, to: UnixMillis) -> Vec<(Window, u64)> {
-        let head = self.read();
-        let Some(samples) = head.series.get(key) else {
-            return Vec::new();
+    /// Lists where the documents of a kind lie in the files that the head names.
+    pub(crate) fn places_of_documents(
+        &self,
+        head: &Head,
+        kind: u8,
+    ) -> Vec<(Vec<u8>, DocumentPlace)> {
+        let told = {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.documents(kind)
         };
-        let begin = samples.partition_point(|(window, _)| window.end < from);
-        let end = samples.partition_point(|(window, _)| window.end <= to);
-        samples.get(begin..end).unwrap_or_default().to_vec()
+        told.unwrap_or_else(|Broken| {
+            let rebuilt = self.new_index(&head.files, 0);
+            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+            *index = rebuilt;
+            index.documents(kind).unwrap_or_default()
+        })
     }
 
-    /// Returns the growth of a counter between samples that follow each other; where it went down
-    /// there is none.
-    pub fn rate(&self, key: &SeriesKey, from: UnixMillis, to: UnixMillis) -> Vec<Rate> {
-        let samples = self.range(key, from, to);
-        let pairs = samples.windows(2).filter_map(|pair| match pair {
-            [(first, before), (second, after)] if second.end > first.end => {
-                let increase = after.checked_sub(*before)?;
-                Some(Rate {
-                    begin: first.end,
-                    end: second.end,
-                    increase,
-                })
-            }
-            _ => None,
-        });
-        pairs.collect()
+    pub(crate) fn note(&self, found: Vec<Hole>) {
+        if found.is_empty() {
+            return;
+        }
+        let mut holes = self.holes.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = HOLES_MAX.saturating_sub(holes.len());
+        holes.extend(found.into_iter().take(room));
     }
 
-    /// Returns the newest facts about a node ([`Fact::Node`]).
-    pub fn latest_facts(&self, node: NodeId) -> Option<Fact> {
-        self.read().node_facts.get(&node).cloned()
+    /// Lists the damaged places found since the store was opened, at most a thousand.
+    pub fn holes(&self) -> Vec<Hole> {
+        let holes = self.holes.lock().unwrap_or_else(PoisonError::into_inner);
+        holes.iter().cloned().collect()
     }
 
-    /// Returns the newest facts about a domain from each node that told any ([`Fact::Domain`]).
-    pub fn facts_of(&self, domain: DomainId) -> Vec<Fact> {
-        let head = self.read();
-        let rows = head
-            .domain_facts
-            .iter()
-            .filter(|((_, about), _)| *about == domain);
-        rows.map(|(_, fact)| fact.clone()).collect()
+    /// Tells whether the index lives on disk; on a full disk it lives in memory.
+    pub fn index_is_on_disk(&self) -> bool {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.is_on_disk()
     }
 
-    /// Returns the newest facts about each domain on a node ([`Fact::Domain`]), by domain.
-    pub fn domain_facts_on(&self, node: NodeId) -> Vec<Fact> {
-        let head = self.read();
-        let rows = head
-            .domain_facts
-            .iter()
-            .filter(|((seen_by, _), _)| *seen_by == node);
-        rows.map(|(_, fact)| fact.clone()).collect()
-    }
-
-    /// Lists events seen in `from..=to`, in the order in which they were stored.
-    pub fn events(&self, from: UnixMillis, to: UnixMillis, filter: &EventFilter) -> Vec<Event> {
-        let head = self.read();
-        let wanted = |event: &&Event| {
-            (from..=to).contains(&event.seen)
-                && filter.node.is_none_or(|node| event.node == node)
-                && filter
-                    .domain
-                    .is_none_or(|domain| domain_of(event) == domain)
-        };
-        head.events.iter().filter(wanted).cloned().collect()
-    }
-
-    /// Lists the gaps of a node, in the order in which they were stored.
-    pub fn gaps(&self, node: NodeId) -> Vec<SampleGap> {
-        self.read()
-            .gaps
-            .iter()
-            .filter(|gap| gap.node == node)
-            .cloned()
-            .collect()
-    }
-
-    /// Lists all nodes, by id.
-    pub fn nodes(&self) -> Vec<NodeSeen> {
-        let head = self.read();
-        head.nodes
-            .iter()
-            .map(|(node, last)| NodeSeen {
-                node: *node,
-                last: *last,
-            })
-            .collect()
-    }
-
-    /// Lists documents of a kind, by time.
-    pub fn documents(&self, kind: u8) -> Vec<Document> {
-        let head = self.read();
-        let of_kind = head
-            .documents
-            .values()
-            .filter(|document| document.kind == kind);
-        let mut documents: Vec<Document> = of_kind.cloned().collect();
-        documents.sort_by_key(|document| document.time);
-        documents
-    }
-}
-
-fn session_of(record: &Record) -> Option<(NodeId, SessionId)> {
-    match record {
-        Record::Batch(batch) => Some((batch.node, batch.session)),
-        Record::Gap(gap) => Some((gap.node, gap.session)),
-        Record::Document(_) => None,
+    /// Lists all nodes and when they were last heard of, by id.
+    pub(crate) fn all_nodes(&self) -> BTreeMap<NodeId, UnixMillis> {
+        let young = self.read().young_nodes();
+        let mut nodes = self.with_index(Index::nodes);
+        for (node, last) in young {
+            let seen = nodes.entry(node).or_insert(last);
+            *seen = last.max(*seen);
+        }
+        nodes
     }
 }
 

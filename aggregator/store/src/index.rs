@@ -1,0 +1,432 @@
+//! The index: which series are sealed, which domain is where, which nodes were heard of, where each
+//! document lies. It holds only what the sealed files hold too.
+//!
+//! It lives in sled, whose flush is no fsync: a power cut may empty or break it. So a stamp tells for
+//! which manifest and with which content it was left; where that does not match, where it cannot be
+//! opened, or where it panics, it is made anew from the files. On a full disk it lives in memory.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use plimsoll_model::{DomainId, Metric, NodeId, Part, UnixMillis};
+
+use crate::block::Place;
+use crate::codec::{Malformed, Pack, pack_all, unpack_all};
+use crate::files::Files;
+use crate::kept::{Kept, Placed};
+
+/// Memory that sled may hold.
+const CACHE_BYTES: u64 = 64 << 20;
+const STAMP: &[u8] = b"!";
+
+/// The index failed; it must be made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Broken;
+
+impl From<sled::Error> for Broken {
+    fn from(_: sled::Error) -> Self {
+        Self
+    }
+}
+
+impl From<Malformed> for Broken {
+    fn from(_: Malformed) -> Self {
+        Self
+    }
+}
+
+#[derive(Debug)]
+enum Map {
+    Sled(sled::Db),
+    Memory(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>),
+}
+
+/// A column of a subject and its newest instant.
+pub(crate) type Column = (Metric, Part, UnixMillis);
+
+impl Pack for Column {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.0.pack(out);
+        self.1.pack(out);
+        self.2.pack(out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok((
+            Pack::unpack(input)?,
+            Pack::unpack(input)?,
+            Pack::unpack(input)?,
+        ))
+    }
+}
+
+/// Where a document lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DocumentPlace {
+    pub(crate) file: u64,
+    pub(crate) at: (u64, u32),
+}
+
+/// The index.
+#[derive(Debug)]
+pub(crate) struct Index {
+    map: Map,
+    // Sum over the checksums of all entries but the stamp.
+    sum: Mutex<u64>,
+}
+
+fn guarded<T>(work: impl FnOnce() -> Result<T, Broken>) -> Result<T, Broken> {
+    // sled answers some kinds of damage with a panic.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Broken))
+}
+
+fn checksum(key: &[u8], value: &[u8]) -> u64 {
+    let of_key = crc32c::crc32c(key);
+    let of_value = crc32c::crc32c_append(of_key, value);
+    u64::from(of_value).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(of_key)
+}
+
+impl Map {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
+        match self {
+            Self::Sled(db) => guarded(|| Ok(db.get(key)?.map(|value| value.to_vec()))),
+            Self::Memory(map) => {
+                let map = map.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(map.get(key).cloned())
+            }
+        }
+    }
+
+    fn put(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<Vec<u8>>, Broken> {
+        match self {
+            Self::Sled(db) => guarded(|| {
+                let before = match value {
+                    Some(value) => db.insert(key, value)?,
+                    None => db.remove(key)?,
+                };
+                Ok(before.map(|value| value.to_vec()))
+            }),
+            Self::Memory(map) => {
+                let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(match value {
+                    Some(value) => map.insert(key.to_vec(), value.to_vec()),
+                    None => map.remove(key),
+                })
+            }
+        }
+    }
+
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
+        match self {
+            Self::Sled(db) => guarded(|| {
+                let mut found = Vec::new();
+                for entry in db.scan_prefix(prefix) {
+                    let (key, value) = entry?;
+                    found.push((key.to_vec(), value.to_vec()));
+                }
+                Ok(found)
+            }),
+            Self::Memory(map) => {
+                let map = map.lock().unwrap_or_else(PoisonError::into_inner);
+                let from = map.range(prefix.to_vec()..);
+                let of_prefix = from.take_while(|(key, _)| key.starts_with(prefix));
+                Ok(of_prefix
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect())
+            }
+        }
+    }
+}
+
+fn subject_key(place: Place) -> Vec<u8> {
+    let mut key = vec![b's'];
+    key.extend(place.node.as_bytes());
+    if let Some((domain, incarnation)) = place.domain {
+        key.extend(domain.as_bytes());
+        key.extend(incarnation.boot.as_bytes());
+        key.extend(incarnation.started_ms.to_be_bytes());
+    }
+    key
+}
+
+fn place_of(mut key: &[u8]) -> Result<Place, Broken> {
+    let input = &mut key;
+    u8::unpack(input)?;
+    let node = NodeId::unpack(input)?;
+    if input.is_empty() {
+        let domain = None;
+        return Ok(Place { node, domain });
+    }
+    let domain = DomainId::unpack(input)?;
+    let boot = Pack::unpack(input)?;
+    let started_ms = u64::from_be_bytes((*input).try_into().map_err(|_| Broken)?);
+    let incarnation = plimsoll_model::Incarnation { boot, started_ms };
+    Ok(Place {
+        node,
+        domain: Some((domain, incarnation)),
+    })
+}
+
+fn columns_of(mut value: &[u8]) -> Result<Vec<Column>, Broken> {
+    Ok(unpack_all(&mut value)?)
+}
+
+impl Index {
+    /// Opens the index if it is the one that was left for this manifest.
+    pub(crate) fn open(dir: &Path, generation: u64) -> Result<Self, Broken> {
+        let db = guarded(|| Ok(open_sled(dir)?))?;
+        let map = Map::Sled(db);
+        let mut sum = 0_u64;
+        let mut stamp = None;
+        for (key, value) in map.scan(b"")? {
+            if key == STAMP {
+                stamp = Some(value);
+            } else {
+                sum = sum.wrapping_add(checksum(&key, &value));
+            }
+        }
+        if stamp != Some(stamp_of(generation, sum)) {
+            return Err(Broken);
+        }
+        let sum = Mutex::new(sum);
+        Ok(Self { map, sum })
+    }
+
+    /// Makes the index anew: from the footers of blocks, and from what the files of events hold.
+    pub(crate) fn rebuild<'a>(
+        dir: &Path,
+        generation: u64,
+        files: &Files,
+        recalled: impl Iterator<Item = (u64, &'a [Placed])> + Clone,
+    ) -> Self {
+        let fill = |index: &Self| {
+            for sealed in &files.blocks {
+                index.add_blocks(sealed)?;
+            }
+            for (file, placed) in recalled.clone() {
+                index.add_kept(file, placed)?;
+            }
+            index.stamp(generation)
+        };
+        // What cannot be removed or made, as on a full disk, lives in memory until the next start.
+        if std::fs::remove_dir_all(dir).is_ok() || !dir.exists() {
+            let made = guarded(|| Ok(open_sled(dir)?)).and_then(|db| {
+                let index = Self::with(Map::Sled(db));
+                fill(&index).map(|()| index)
+            });
+            if let Ok(index) = made {
+                return index;
+            }
+        }
+        let index = Self::with(Map::Memory(Mutex::default()));
+        // Memory refuses nothing and holds nothing that was not just made.
+        fill(&index).ok();
+        index
+    }
+
+    fn with(map: Map) -> Self {
+        let sum = Mutex::new(0);
+        Self { map, sum }
+    }
+
+    fn put(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken> {
+        let before = self.map.put(key, value)?;
+        let mut sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = before {
+            *sum = sum.wrapping_sub(checksum(key, &before));
+        }
+        if let Some(value) = value {
+            *sum = sum.wrapping_add(checksum(key, value));
+        }
+        Ok(())
+    }
+
+    /// Writes down for which manifest this is the index.
+    pub(crate) fn stamp(&self, generation: u64) -> Result<(), Broken> {
+        let sum = *self.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        self.map.put(STAMP, Some(&stamp_of(generation, sum)))?;
+        match &self.map {
+            Map::Sled(db) => guarded(|| Ok(db.flush().map(|_| ())?)),
+            Map::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Adds the series of a file of blocks.
+    pub(crate) fn add_blocks(&self, sealed: &crate::sealed::Sealed) -> Result<(), Broken> {
+        for (place, blocks) in &sealed.footer.blocks {
+            let key = subject_key(*place);
+            let known = self.map.get(&key)?;
+            let known = known.map_or_else(|| Ok(Vec::new()), |value| columns_of(&value))?;
+            let mut columns: BTreeMap<(Metric, Part), UnixMillis> = known
+                .into_iter()
+                .map(|(metric, part, last)| ((metric, part), last))
+                .collect();
+            for block in blocks {
+                for column in sealed.columns(block).iter() {
+                    match columns.get_mut(column) {
+                        Some(last) => *last = block.last.max(*last),
+                        None => {
+                            columns.insert(column.clone(), block.last);
+                        }
+                    }
+                }
+            }
+            self.put_columns(
+                *place,
+                &key,
+                columns
+                    .into_iter()
+                    .map(|((m, p), last)| (m, p, last))
+                    .collect(),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn put_columns(&self, place: Place, key: &[u8], columns: Vec<Column>) -> Result<(), Broken> {
+        let domain_key = place.domain.map(|(domain, _)| {
+            let mut domain_key = vec![b'd'];
+            domain_key.extend(domain.as_bytes());
+            domain_key.extend(key);
+            domain_key
+        });
+        let mut value = Vec::new();
+        pack_all(&columns, &mut value);
+        let stays = !columns.is_empty();
+        self.put(key, stays.then_some(value.as_slice()))?;
+        if let Some(domain_key) = domain_key {
+            self.put(&domain_key, stays.then_some(&[]))?;
+        }
+        Ok(())
+    }
+
+    /// Adds the nodes and documents of a file of events.
+    pub(crate) fn add_kept(&self, file: u64, placed: &[Placed]) -> Result<(), Broken> {
+        for (offset, length, kept) in placed {
+            match kept {
+                Kept::Node(node, last) => {
+                    let key = [b"n".as_slice(), node.as_bytes()].concat();
+                    let before = self.map.get(&key)?;
+                    let mut value = Vec::new();
+                    last.pack(&mut value);
+                    let newer = |before: Vec<u8>| {
+                        UnixMillis::unpack(&mut before.as_slice())
+                            .is_ok_and(|before| before < *last)
+                    };
+                    if before.is_none_or(newer) {
+                        self.put(&key, Some(&value))?;
+                    }
+                }
+                Kept::Document(document) => {
+                    let key = [b"m".as_slice(), &[document.kind], &document.key].concat();
+                    let mut value = Vec::new();
+                    file.pack(&mut value);
+                    offset.pack(&mut value);
+                    length.pack(&mut value);
+                    self.put(&key, Some(&value))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the documents whose file is gone.
+    pub(crate) fn forget_documents(&self, is_gone: impl Fn(u64) -> bool) -> Result<(), Broken> {
+        for (key, value) in self.map.scan(b"m")? {
+            if is_gone(u64::unpack(&mut value.as_slice())?) {
+                self.put(&key, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets columns whose newest instant lies before one.
+    pub(crate) fn forget_before(&self, before: UnixMillis) -> Result<(), Broken> {
+        for (key, value) in self.map.scan(b"s")? {
+            let mut columns = columns_of(&value)?;
+            let count = columns.len();
+            columns.retain(|(_, _, last)| *last >= before);
+            if columns.len() < count {
+                self.put_columns(place_of(&key)?, &key, columns)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists subjects with their columns: of a node, of a domain, or all.
+    pub(crate) fn subjects(
+        &self,
+        node: Option<NodeId>,
+        domain: Option<DomainId>,
+    ) -> Result<Vec<(Place, Vec<Column>)>, Broken> {
+        let mut found = Vec::new();
+        let mut prefix = vec![b's'];
+        match (node, domain) {
+            (None, Some(domain)) => {
+                let prefix = [b"d".as_slice(), domain.as_bytes()].concat();
+                for (key, _) in self.map.scan(&prefix)? {
+                    let key = key.get(prefix.len()..).ok_or(Broken)?;
+                    let value = self.map.get(key)?.ok_or(Broken)?;
+                    found.push((place_of(key)?, columns_of(&value)?));
+                }
+                return Ok(found);
+            }
+            (None, None) => {}
+            (Some(node), domain) => {
+                prefix.extend(node.as_bytes());
+                prefix.extend(domain.iter().flat_map(|domain| domain.as_bytes()));
+            }
+        }
+        for (key, value) in self.map.scan(&prefix)? {
+            found.push((place_of(&key)?, columns_of(&value)?));
+        }
+        Ok(found)
+    }
+
+    /// Lists nodes and when they were last heard of.
+    pub(crate) fn nodes(&self) -> Result<BTreeMap<NodeId, UnixMillis>, Broken> {
+        let mut nodes = BTreeMap::new();
+        for (key, value) in self.map.scan(b"n")? {
+            let node = NodeId::unpack(&mut key.get(1..).unwrap_or_default())?;
+            nodes.insert(node, UnixMillis::unpack(&mut value.as_slice())?);
+        }
+        Ok(nodes)
+    }
+
+    /// Lists the keys of documents of a kind and where they lie.
+    pub(crate) fn documents(&self, kind: u8) -> Result<Vec<(Vec<u8>, DocumentPlace)>, Broken> {
+        let mut found = Vec::new();
+        for (key, value) in self.map.scan(&[b'm', kind])? {
+            let mut value = value.as_slice();
+            let place = DocumentPlace {
+                file: Pack::unpack(&mut value)?,
+                at: Pack::unpack(&mut value)?,
+            };
+            found.push((key.get(2..).unwrap_or_default().to_vec(), place));
+        }
+        Ok(found)
+    }
+
+    /// Tells whether the index lives in sled, not in memory.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        matches!(self.map, Map::Sled(_))
+    }
+}
+
+fn open_sled(dir: &Path) -> sled::Result<sled::Db> {
+    sled::Config::new()
+        .path(dir)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(None)
+        .open()
+}
+
+fn stamp_of(generation: u64, sum: u64) -> Vec<u8> {
+    let mut stamp = generation.to_le_bytes().to_vec();
+    stamp.extend(sum.to_le_bytes());
+    stamp.extend(crc32c::crc32c(&stamp).to_le_bytes());
+    stamp
+}

@@ -1,0 +1,365 @@
+//! The keeper: moves what is in memory into sealed files, merges small files, and forgets what is too
+//! old. New files are durable before the manifest names them; old ones go only after that.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plimsoll_model::UnixMillis;
+
+use crate::block::{self, Block, Columns, Place, Rows};
+use crate::codec::Malformed;
+use crate::error::OpenError;
+use crate::files::Files;
+use crate::head::{Frozen, Held};
+use crate::kept::{self, Kept, KeptFile, Placed};
+use crate::manifest::Manifest;
+use crate::sealed::{Draft, Sealed};
+
+/// Files of one partition from which on they are merged.
+const PARTITION_FILES: usize = 4;
+/// How large a file of blocks may be to be merged again.
+const MERGE_BYTES: u64 = 64 << 20;
+/// Files of events from which on they are merged, and how large a file may be to be merged again.
+const KEPT_FILES: usize = 8;
+const KEPT_MERGE_BYTES: u64 = 64 << 20;
+
+/// The keeper's own state: the manifest as it is on disk.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) dir: PathBuf,
+    pub(crate) partition_ms: u64,
+    pub(crate) manifest: Manifest,
+    pub(crate) files: Arc<Files>,
+    /// When the keeper first saw that something was not sealed.
+    pub(crate) waiting_since: Option<UnixMillis>,
+    /// Files that a merge could not make fewer.
+    pub(crate) settled: HashSet<u64>,
+}
+
+/// A new list of files, written and named by the manifest.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) files: Arc<Files>,
+    /// Files of blocks that came.
+    pub(crate) sealed: Vec<Arc<Sealed>>,
+    /// A file of events that came, with what it holds.
+    pub(crate) kept: Option<(u64, Vec<Placed>)>,
+    /// Files that nobody names any more.
+    pub(crate) gone: Vec<PathBuf>,
+    /// Samples written or forgotten.
+    pub(crate) samples: u64,
+}
+
+/// Gathers rows of partitions into files of blocks.
+#[derive(Debug)]
+struct Sealing<'a> {
+    dir: &'a Path,
+    next_file: &'a mut u64,
+    partition_ms: u64,
+    drafts: BTreeMap<UnixMillis, Draft>,
+    done: Vec<Arc<Sealed>>,
+}
+
+impl Sealing<'_> {
+    fn draft_id(next_file: &mut u64) -> u64 {
+        *next_file += 1;
+        *next_file - 1
+    }
+
+    fn add(&mut self, place: Place, columns: &Columns, mut rows: Rows) -> Result<(), OpenError> {
+        let width = columns.len();
+        rows.settle(width);
+        while let Some(first) = rows.windows.first() {
+            let length = i64::try_from(self.partition_ms).unwrap_or(i64::MAX).max(1);
+            let begin = first.end.millis().div_euclid(length).saturating_mul(length);
+            let begin = UnixMillis::from_millis(begin);
+            let end = begin.plus(std::time::Duration::from_millis(self.partition_ms));
+            let mut of_partition = rows.split_before(end, width);
+            if of_partition.windows.is_empty() {
+                // The end of time has no partition behind it.
+                of_partition = std::mem::take(&mut rows);
+            }
+            let next_file = &mut *self.next_file;
+            let draft = self
+                .drafts
+                .entry(begin)
+                .or_insert_with(|| Draft::new(Self::draft_id(next_file)));
+            block::encode(
+                place,
+                columns,
+                &of_partition,
+                &mut |columns, block, span, rows| {
+                    draft.push(place, columns, &block, span, rows);
+                },
+            );
+            if draft.is_full() {
+                self.close(begin)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, begin: UnixMillis) -> Result<(), OpenError> {
+        if let Some(draft) = self.drafts.remove(&begin) {
+            let sealed = draft.write(self.dir, (begin, self.partition_ms))?;
+            self.done.push(Arc::new(sealed));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<Arc<Sealed>>, OpenError> {
+        while let Some((begin, _)) = self.drafts.first_key_value() {
+            let begin = *begin;
+            self.close(begin)?;
+        }
+        Ok(self.done)
+    }
+}
+
+/// Unpacks what memory held of a subject; sets of columns stay apart.
+fn unpack(columns: &Columns, held: &Held) -> Result<Vec<(Columns, Rows)>, Malformed> {
+    let mut all: Vec<(Columns, Rows)> = Vec::new();
+    for (_, bytes) in &held.packed {
+        let block = Block::parse(bytes)?;
+        collect(&mut all, &block.columns, &block.rows()?);
+    }
+    collect(&mut all, columns, &held.rows);
+    Ok(all)
+}
+
+fn collect(all: &mut Vec<(Columns, Rows)>, columns: &Columns, rows: &Rows) {
+    match all.iter_mut().find(|(known, _)| known == columns) {
+        Some((_, known)) => known.extend(rows),
+        None => all.push((Arc::clone(columns), rows.clone())),
+    }
+}
+
+impl Keeper {
+    fn sealing<'a>(&'a self, next_file: &'a mut u64) -> Sealing<'a> {
+        Sealing {
+            dir: &self.dir,
+            next_file,
+            partition_ms: self.partition_ms,
+            drafts: BTreeMap::new(),
+            done: Vec::new(),
+        }
+    }
+
+    /// Makes a new manifest the truth.
+    fn commit(&mut self, mut manifest: Manifest, files: Files) -> Result<(), OpenError> {
+        manifest.generation += 1;
+        manifest.blocks = files.blocks.iter().map(|file| file.entry.clone()).collect();
+        manifest.kept = files.kept.iter().map(|file| file.entry).collect();
+        manifest.write(&self.dir)?;
+        self.manifest = manifest;
+        self.files = Arc::new(files);
+        Ok(())
+    }
+
+    /// Writes what was in memory to files.
+    pub(crate) fn seal(&mut self, frozen: &Frozen) -> Result<Change, OpenError> {
+        let mut manifest = self.manifest.clone();
+        let mut sealing = self.sealing(&mut manifest.next_file);
+        for (place, lanes) in &frozen.subjects {
+            for (columns, held) in lanes {
+                let unpacked = unpack(columns, held);
+                assert!(
+                    unpacked.is_ok(),
+                    "BUG: a block packed in memory cannot be read"
+                );
+                for (columns, rows) in unpacked.unwrap_or_default() {
+                    sealing.add(*place, &columns, rows)?;
+                }
+            }
+        }
+        let sealed = sealing.finish()?;
+        let mut all = frozen.kept.clone();
+        all.extend(frozen.documents.values().cloned().map(Kept::Document));
+        let mut files = (*self.files).clone();
+        files.blocks.extend(sealed.iter().cloned());
+        let mut kept = None;
+        if !all.is_empty() {
+            let id = manifest.next_file;
+            manifest.next_file += 1;
+            let (file, placed) = KeptFile::write(&self.dir, id, all)?;
+            files.kept.push(Arc::new(file));
+            kept = Some((id, placed));
+        }
+        manifest.begin = frozen.begin;
+        self.commit(manifest, files)?;
+        self.waiting_since = None;
+        Ok(Change {
+            files: Arc::clone(&self.files),
+            samples: sealed.iter().map(|file| file.entry.samples).sum(),
+            sealed,
+            kept,
+            gone: Vec::new(),
+        })
+    }
+
+    /// Merges the files of one partition that has too many: where late samples came, or many seals.
+    pub(crate) fn merge_blocks(&mut self, now: UnixMillis) -> Result<Option<Change>, OpenError> {
+        let mut by_partition: BTreeMap<(UnixMillis, u64), Vec<Arc<Sealed>>> = BTreeMap::new();
+        for file in &self.files.blocks {
+            // A damaged file stays as it is: merged, its hole would be forgotten.
+            let done = self.settled.contains(&file.entry.id) || file.entry.bytes > MERGE_BYTES;
+            if file.damaged || done {
+                continue;
+            }
+            let partition = (file.entry.partition, file.entry.partition_ms);
+            by_partition
+                .entry(partition)
+                .or_default()
+                .push(Arc::clone(file));
+        }
+        for ((_, partition_ms), inputs) in by_partition {
+            let over = inputs.iter().any(|file| {
+                let settled = std::time::Duration::from_millis(partition_ms.saturating_mul(2));
+                file.entry.end().plus(settled) < now
+            });
+            let due = inputs.len() >= PARTITION_FILES || (over && inputs.len() > 1);
+            if due && partition_ms == self.partition_ms {
+                if let Some(change) = self.merge_partition(&inputs)? {
+                    return Ok(Some(change));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn merge_partition(&mut self, inputs: &[Arc<Sealed>]) -> Result<Option<Change>, OpenError> {
+        let mut places: Vec<Place> = inputs
+            .iter()
+            .flat_map(|file| file.footer.blocks.keys().copied())
+            .collect();
+        places.sort();
+        places.dedup();
+        let mut manifest = self.manifest.clone();
+        let mut sealing = self.sealing(&mut manifest.next_file);
+        for place in places {
+            let Some(all) = rows_of(inputs, place) else {
+                self.settled.extend(inputs.iter().map(|file| file.entry.id));
+                return Ok(None);
+            };
+            for (columns, rows) in all {
+                sealing.add(place, &columns, rows)?;
+            }
+        }
+        let sealed = sealing.finish()?;
+        if sealed.len() > 1 {
+            self.settled.extend(sealed.iter().map(|file| file.entry.id));
+        }
+        let mut files = (*self.files).clone();
+        let is_input = |file: &Arc<Sealed>| inputs.iter().any(|input| Arc::ptr_eq(input, file));
+        files.blocks.retain(|file| !is_input(file));
+        files.blocks.extend(sealed.iter().cloned());
+        self.commit(manifest, files)?;
+        Ok(Some(Change {
+            files: Arc::clone(&self.files),
+            samples: sealed.iter().map(|file| file.entry.samples).sum(),
+            sealed,
+            kept: None,
+            gone: inputs.iter().map(|file| file.path.clone()).collect(),
+        }))
+    }
+
+    /// Forgets partitions that end before the horizon, and the oldest while there are too many bytes;
+    /// returns the horizon that follows.
+    pub(crate) fn expire(
+        &mut self,
+        horizon: Option<UnixMillis>,
+        bytes_max: Option<u64>,
+    ) -> Result<Option<(Change, Option<UnixMillis>)>, OpenError> {
+        let mut files = (*self.files).clone();
+        let mut horizon = horizon;
+        loop {
+            let bytes: u64 = files.blocks.iter().map(|file| file.entry.bytes).sum();
+            let ends = files.blocks.iter().map(|file| file.entry.end());
+            let (oldest, newest) = (ends.clone().min(), ends.max());
+            if bytes_max.is_none_or(|most| bytes <= most) || oldest == newest {
+                break;
+            }
+            horizon = horizon.max(oldest);
+            files.blocks.retain(|file| Some(file.entry.end()) > oldest);
+        }
+        files.blocks.retain(|file| Some(file.entry.end()) > horizon);
+        let stays = |file: &Arc<Sealed>| files.blocks.iter().any(|left| Arc::ptr_eq(left, file));
+        let gone: Vec<_> = self
+            .files
+            .blocks
+            .iter()
+            .filter(|file| !stays(file))
+            .cloned()
+            .collect();
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        self.commit(self.manifest.clone(), files)?;
+        let change = Change {
+            files: Arc::clone(&self.files),
+            sealed: Vec::new(),
+            kept: None,
+            gone: gone.iter().map(|file| file.path.clone()).collect(),
+            samples: gone.iter().map(|file| file.entry.samples).sum(),
+        };
+        Ok(Some((change, horizon)))
+    }
+
+    /// Merges files of events when there are many; what lies before the horizon is forgotten.
+    pub(crate) fn merge_kept(
+        &mut self,
+        horizon: Option<UnixMillis>,
+    ) -> Result<Option<Change>, OpenError> {
+        // Newer words replace older ones, so only neighbours at the end may be merged.
+        let small = |file: &&Arc<KeptFile>| file.entry.bytes < KEPT_MERGE_BYTES;
+        let count = self.files.kept.iter().rev().take_while(small).count();
+        if count < KEPT_FILES {
+            return Ok(None);
+        }
+        let mut files = (*self.files).clone();
+        let inputs = files.kept.split_off(files.kept.len() - count);
+        let mut all = Vec::new();
+        for input in &inputs {
+            let mut holes = Vec::new();
+            all.extend(
+                input
+                    .read_all(&mut holes)?
+                    .into_iter()
+                    .map(|(_, _, kept)| kept),
+            );
+            if !holes.is_empty() {
+                return Ok(None);
+            }
+        }
+        let mut manifest = self.manifest.clone();
+        let id = manifest.next_file;
+        manifest.next_file += 1;
+        let (file, placed) = KeptFile::write(&self.dir, id, kept::merge(all, horizon))?;
+        files.kept.push(Arc::new(file));
+        self.commit(manifest, files)?;
+        Ok(Some(Change {
+            files: Arc::clone(&self.files),
+            sealed: Vec::new(),
+            kept: Some((id, placed)),
+            gone: inputs
+                .iter()
+                .map(|input| input.entry.path(&self.dir))
+                .collect(),
+            samples: 0,
+        }))
+    }
+}
+
+/// Reads all rows of a subject from several files; `None` where one of them is damaged.
+fn rows_of(inputs: &[Arc<Sealed>], place: Place) -> Option<Vec<(Columns, Rows)>> {
+    let mut all = Vec::new();
+    for file in inputs {
+        for located in file.footer.blocks.get(&place).into_iter().flatten() {
+            let bytes = file.read(located).ok()?;
+            let block = Block::parse(&bytes).ok()?;
+            collect(&mut all, &block.columns, &block.rows().ok()?);
+        }
+    }
+    Some(all)
+}

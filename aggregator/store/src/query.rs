@@ -1,0 +1,236 @@
+//! What the store answers. Nothing here writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plimsoll_model::{
+    DomainId, Event, Fact, NodeId, Reading, SampleGap, SeriesKey, UnixMillis, Window,
+};
+
+use crate::block::Place;
+use crate::head::domain_of;
+use crate::kept::Kept;
+use crate::range::{Range, Source, Wanted};
+use crate::record::{Document, EventFilter, NodeSeen, Rate, SeriesFilter};
+use crate::store::Store;
+
+impl Store {
+    /// Lists series, sorted.
+    pub fn series(&self, filter: &SeriesFilter) -> Vec<SeriesKey> {
+        let mut found = BTreeSet::new();
+        let mut add = |place: Place, metric, part: &plimsoll_model::Part| {
+            let key = SeriesKey {
+                subject: place.into(),
+                metric,
+                part: part.clone(),
+            };
+            if filter.matches(&key) {
+                found.insert(key);
+            }
+        };
+        let horizon = {
+            let head = self.read();
+            let horizon = head.horizon;
+            let first = filter.node.map(|node| Place { node, domain: None });
+            let places = match first {
+                Some(first) => head.subjects.range(first..),
+                None => head.subjects.range(..),
+            };
+            let of_node = |place: &Place| filter.node.is_none_or(|node| place.node == node);
+            for (place, lanes) in places.take_while(|(place, _)| of_node(place)) {
+                if filter.domain.is_some() && filter.domain != place.domain.map(|(id, _)| id) {
+                    continue;
+                }
+                let recent = |lane: &&crate::head::Lane| Some(lane.last.0.end) >= horizon;
+                for (metric, part) in lanes.iter().filter(recent).flat_map(|lane| &*lane.columns) {
+                    add(*place, *metric, part);
+                }
+            }
+            horizon
+        };
+        for (place, columns) in self.with_index(|index| index.subjects(filter.node, filter.domain))
+        {
+            for (metric, part, last) in &columns {
+                if Some(*last) >= horizon {
+                    add(place, *metric, part);
+                }
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// Returns the last sample of a series.
+    pub fn latest(&self, key: &SeriesKey) -> Option<Reading> {
+        let to = UnixMillis::from_millis(i64::MAX);
+        let (newest, source, wanted) = {
+            let head = self.read();
+            let place = key.subject.into();
+            let from = head.horizon.unwrap_or(UnixMillis::from_millis(i64::MIN));
+            let lanes = head.subjects.get(&place).into_iter().flatten();
+            let of_lane = |lane: &crate::head::Lane| {
+                let mut columns = lane.columns.iter();
+                let same = |(metric, part): &(_, _)| *metric == key.metric && *part == key.part;
+                let value = lane.last.1.get(columns.position(same)?)?;
+                (lane.last.0.end >= from).then_some((lane.last.0, *value))
+            };
+            let newest = lanes.filter_map(of_lane).max_by_key(|(window, _)| *window);
+            let wanted = Wanted { key, from, to };
+            let sealed = head.sealed_last.get(&place);
+            let is_newest = newest.is_some_and(|(window, _)| Some(&window.end) > sealed);
+            (
+                newest,
+                (!is_newest).then(|| Source::take(&head, wanted)),
+                wanted,
+            )
+        };
+        // After a start, the newest sample may be sealed, and what came since may be late.
+        let sealed = source.and_then(|source| source.newest(wanted));
+        let (window, value) = match (newest, sealed) {
+            (Some(newest), Some(sealed)) if newest.0 < sealed.0 => sealed,
+            (newest, sealed) => newest.or(sealed)?,
+        };
+        Some(Reading {
+            key: key.clone(),
+            window,
+            value,
+        })
+    }
+
+    /// Returns the samples whose windows end in `from..=to`, sorted, each window once. What is damaged
+    /// is left out; [`Store::range_with_holes`] tells of it.
+    pub fn range(&self, key: &SeriesKey, from: UnixMillis, to: UnixMillis) -> Vec<(Window, u64)> {
+        self.range_with_holes(key, from, to).samples
+    }
+
+    /// Returns the samples whose windows end in `from..=to`, and the damaged places in which more of
+    /// them may have been.
+    pub fn range_with_holes(&self, key: &SeriesKey, from: UnixMillis, to: UnixMillis) -> Range {
+        let (source, wanted) = {
+            let head = self.read();
+            let from = head.horizon.map_or(from, |horizon| from.max(horizon));
+            let wanted = Wanted { key, from, to };
+            (Source::take(&head, wanted), wanted)
+        };
+        let range = source.read(wanted);
+        self.note(range.holes.clone());
+        range
+    }
+
+    /// Returns the growth of a counter between samples that follow each other; where it went down
+    /// there is none.
+    pub fn rate(&self, key: &SeriesKey, from: UnixMillis, to: UnixMillis) -> Vec<Rate> {
+        let samples = self.range(key, from, to);
+        let pairs = samples.windows(2).filter_map(|pair| match pair {
+            [(first, before), (second, after)] if second.end > first.end => {
+                let increase = after.checked_sub(*before)?;
+                Some(Rate {
+                    begin: first.end,
+                    end: second.end,
+                    increase,
+                })
+            }
+            _ => None,
+        });
+        pairs.collect()
+    }
+
+    /// Returns the newest facts about a node ([`Fact::Node`]).
+    pub fn latest_facts(&self, node: NodeId) -> Option<Fact> {
+        self.read().node_facts.get(&node).cloned()
+    }
+
+    /// Returns the newest facts about a domain from each node that told any ([`Fact::Domain`]).
+    pub fn facts_of(&self, domain: DomainId) -> Vec<Fact> {
+        let head = self.read();
+        let rows = head
+            .domain_facts
+            .iter()
+            .filter(|((_, about), _)| *about == domain);
+        rows.map(|(_, fact)| fact.clone()).collect()
+    }
+
+    /// Returns the newest facts about each domain on a node ([`Fact::Domain`]), by domain.
+    pub fn domain_facts_on(&self, node: NodeId) -> Vec<Fact> {
+        let head = self.read();
+        let rows = head
+            .domain_facts
+            .iter()
+            .filter(|((seen_by, _), _)| *seen_by == node);
+        rows.map(|(_, fact)| fact.clone()).collect()
+    }
+
+    /// Lists events seen in `from..=to`, in the order in which they were stored.
+    pub fn events(&self, from: UnixMillis, to: UnixMillis, filter: &EventFilter) -> Vec<Event> {
+        let wanted = |event: &Event| {
+            (from..=to).contains(&event.seen)
+                && filter.node.is_none_or(|node| event.node == node)
+                && filter
+                    .domain
+                    .is_none_or(|domain| domain_of(event) == domain)
+        };
+        let only = |kept: &Kept| match kept {
+            Kept::Event(event) if wanted(event) => Some(event.clone()),
+            _ => None,
+        };
+        let (files, young) = {
+            let head = self.read();
+            let frozen = head.frozen.iter().flat_map(|frozen| &frozen.kept);
+            let young: Vec<Event> = frozen.chain(&head.pending).filter_map(only).collect();
+            (Arc::clone(&head.files), young)
+        };
+        let mut events = Vec::new();
+        let mut holes = Vec::new();
+        for file in files.kept.iter().filter(|file| file.has_events(from, to)) {
+            if let Ok(placed) = file.read_all(&mut holes) {
+                events.extend(placed.iter().filter_map(|(_, _, kept)| only(kept)));
+            }
+        }
+        self.note(holes);
+        events.extend(young);
+        events
+    }
+
+    /// Lists the gaps of a node, in the order in which they were stored.
+    pub fn gaps(&self, node: NodeId) -> Vec<SampleGap> {
+        self.read().gaps.get(&node).cloned().unwrap_or_default()
+    }
+
+    /// Lists all nodes, by id.
+    pub fn nodes(&self) -> Vec<NodeSeen> {
+        let all = self.all_nodes().into_iter();
+        all.map(|(node, last)| NodeSeen { node, last }).collect()
+    }
+
+    /// Lists documents of a kind, by time.
+    pub fn documents(&self, kind: u8) -> Vec<Document> {
+        let (files, placed, young) = {
+            let head = self.read();
+            let frozen = head.frozen.iter().flat_map(|frozen| &frozen.documents);
+            let young: BTreeMap<Vec<u8>, Document> = frozen
+                .chain(&head.documents)
+                .filter(|((of_kind, _), _)| *of_kind == kind)
+                .map(|((_, key), document)| (key.clone(), document.clone()))
+                .collect();
+            // Under the head's lock, so that places and files belong together.
+            let placed = self.places_of_documents(&head, kind);
+            (Arc::clone(&head.files), placed, young)
+        };
+        let mut holes = Vec::new();
+        let mut documents = Vec::new();
+        for (key, place) in placed {
+            if young.contains_key(&key) {
+                continue;
+            }
+            if let Some(file) = files.kept(place.file) {
+                match file.document(place.at) {
+                    Ok(document) => documents.push(document),
+                    Err(hole) => holes.push(hole),
+                }
+            }
+        }
+        self.note(holes);
+        documents.extend(young.into_values());
+        documents.sort_by_key(|document| document.time);
+        documents
+    }
+}

@@ -1,0 +1,173 @@
+//! Samples of one series from everywhere they lie: sealed files, data on its way there, memory. What it
+//! returns is in order, each window once.
+
+use std::sync::Arc;
+
+use plimsoll_model::{Metric, Part, SeriesKey, UnixMillis, Window};
+
+use crate::block::{Block, Place, Rows};
+use crate::codec::Malformed;
+use crate::error::Hole;
+use crate::files::Files;
+use crate::head::{Frozen, Head, Held};
+
+/// Samples of a series, and what could not be read of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Range {
+    /// Samples, sorted, each window once.
+    pub samples: Vec<(Window, u64)>,
+    /// Damaged places in which more of them may have been.
+    pub holes: Vec<Hole>,
+}
+
+/// What a reader took along, so that it holds no lock while it reads.
+#[derive(Debug)]
+pub(crate) struct Source {
+    files: Arc<Files>,
+    frozen: Option<Arc<Frozen>>,
+    packed: Vec<Arc<[u8]>>,
+    rows: Vec<(Window, u64)>,
+}
+
+/// A series and a span, with the horizon already in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) key: &'a SeriesKey,
+    pub(crate) from: UnixMillis,
+    pub(crate) to: UnixMillis,
+}
+
+impl Wanted<'_> {
+    fn place(&self) -> Place {
+        self.key.subject.into()
+    }
+
+    fn column(&self, columns: &[(Metric, Part)]) -> Option<usize> {
+        let same =
+            |(metric, part): &(Metric, Part)| *metric == self.key.metric && *part == self.key.part;
+        columns.iter().position(same)
+    }
+
+    fn has(&self, window: Window) -> bool {
+        (self.from..=self.to).contains(&window.end)
+    }
+
+    fn from_rows(&self, rows: &Rows, column: usize, width: usize, out: &mut Vec<(Window, u64)>) {
+        let values = rows.values.iter().skip(column).step_by(width.max(1));
+        let all = rows.windows.iter().copied().zip(values.copied());
+        out.extend(all.filter(|(window, _)| self.has(*window)));
+    }
+
+    fn from_block(&self, bytes: &[u8], out: &mut Vec<(Window, u64)>) -> Result<(), Malformed> {
+        let block = Block::parse(bytes)?;
+        let Some(column) = self.column(&block.columns) else {
+            return Ok(());
+        };
+        let windows = block.windows()?;
+        let all = windows.into_iter().zip(block.column(column)?);
+        out.extend(all.filter(|(window, _)| self.has(*window)));
+        Ok(())
+    }
+}
+
+impl Source {
+    /// Takes along what is needed to read a span of a series.
+    pub(crate) fn take(head: &Head, wanted: Wanted<'_>) -> Self {
+        let mut source = Self {
+            files: Arc::clone(&head.files),
+            frozen: head.frozen.clone(),
+            packed: Vec::new(),
+            rows: Vec::new(),
+        };
+        for lane in head.subjects.get(&wanted.place()).into_iter().flatten() {
+            if let Some(column) = wanted.column(&lane.columns) {
+                source.packed.extend(recent(&lane.held, wanted.from));
+                let width = lane.columns.len();
+                wanted.from_rows(&lane.held.rows, column, width, &mut source.rows);
+            }
+        }
+        source
+    }
+
+    /// Reads the samples.
+    pub(crate) fn read(self, wanted: Wanted<'_>) -> Range {
+        let mut range = Range::default();
+        let place = wanted.place();
+        for sealed in &self.files.blocks {
+            if sealed.entry.end() <= wanted.from || sealed.entry.partition > wanted.to {
+                continue;
+            }
+            for block in sealed.footer.blocks.get(&place).into_iter().flatten() {
+                let apart = block.last < wanted.from || block.first > wanted.to;
+                if apart || wanted.column(sealed.columns(block)).is_none() {
+                    continue;
+                }
+                let read = sealed.read(block).and_then(|bytes| {
+                    let read = wanted.from_block(&bytes, &mut range.samples);
+                    read.map_err(|error| sealed.hole(block, error))
+                });
+                range.holes.extend(read.err());
+            }
+        }
+        let mut packed = Vec::new();
+        let frozen = self
+            .frozen
+            .iter()
+            .filter_map(|frozen| frozen.subjects.get(&place));
+        for (columns, held) in frozen.flatten() {
+            if let Some(column) = wanted.column(columns) {
+                packed.clear();
+                packed.extend(recent(held, wanted.from));
+                from_packed(&packed, wanted, &mut range.samples);
+                wanted.from_rows(&held.rows, column, columns.len(), &mut range.samples);
+            }
+        }
+        from_packed(&self.packed, wanted, &mut range.samples);
+        range.samples.extend(self.rows);
+        let samples = &mut range.samples;
+        let in_order = |pair: &[(Window, u64)]| matches!(pair, [a, b] if a.0 < b.0);
+        if !samples.windows(2).all(in_order) {
+            // Stable: of two values in one window, the one that was stored first stays.
+            samples.sort_by_key(|(window, _)| *window);
+            samples.dedup_by_key(|(window, _)| *window);
+        }
+        range
+    }
+
+    /// Finds the newest sealed sample at or after `from`.
+    pub(crate) fn newest(self, wanted: Wanted<'_>) -> Option<(Window, u64)> {
+        let place = wanted.place();
+        let mut blocks = Vec::new();
+        for sealed in &self.files.blocks {
+            for block in sealed.footer.blocks.get(&place).into_iter().flatten() {
+                if wanted.column(sealed.columns(block)).is_some() {
+                    blocks.push(block.last);
+                }
+            }
+        }
+        blocks.sort();
+        // A damaged block hides what is in it; the next older one then has the newest sample.
+        blocks.into_iter().rev().find_map(|last| {
+            let (from, to) = (last.max(wanted.from), last);
+            let source = Self {
+                files: Arc::clone(&self.files),
+                frozen: None,
+                packed: Vec::new(),
+                rows: Vec::new(),
+            };
+            source.read(Wanted { from, to, ..wanted }).samples.pop()
+        })
+    }
+}
+
+fn recent(held: &Held, from: UnixMillis) -> impl Iterator<Item = Arc<[u8]>> {
+    let recent = held.packed.iter().filter(move |(last, _)| *last >= from);
+    recent.map(|(_, bytes)| Arc::clone(bytes))
+}
+
+fn from_packed(packed: &[Arc<[u8]>], wanted: Wanted<'_>, out: &mut Vec<(Window, u64)>) {
+    for bytes in packed {
+        let read = wanted.from_block(bytes, out);
+        assert!(read.is_ok(), "BUG: a block packed in memory cannot be read");
+    }
+}

@@ -1,0 +1,263 @@
+//! A node with a domain on it, whose agent tells the same things to the store and to a model.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use plimsoll_model::{
+    Batch, BootId, DomainId, DomainState, Event, EventKind, Fact, Incarnation, Metric, NodeFacts,
+    NodeId, Part, SeriesKey, SessionId, Subject, Sweep, UnixMillis, Window,
+};
+use plimsoll_store::{
+    Appended, Document, EventFilter, NodeSeen, Record, SeriesFilter, Store, StoreOptions,
+};
+
+pub(crate) fn at(seconds: u64) -> UnixMillis {
+    UnixMillis::from_millis(i64::try_from(seconds * 1_000).unwrap())
+}
+
+pub(crate) const ALWAYS: (UnixMillis, UnixMillis) = (
+    UnixMillis::from_millis(i64::MIN),
+    UnixMillis::from_millis(i64::MAX),
+);
+
+pub(crate) fn small() -> StoreOptions {
+    StoreOptions {
+        partition: Duration::from_secs(100),
+        segment_bytes: 2_000,
+        ..StoreOptions::default()
+    }
+}
+
+pub(crate) fn open(dir: &Path) -> Store {
+    Store::open(dir, small()).unwrap().0
+}
+
+/// The agent, and what must be found of what it told.
+pub(crate) struct Agent {
+    pub(crate) node: NodeId,
+    pub(crate) session: SessionId,
+    pub(crate) domain: DomainId,
+    incarnation: Incarnation,
+    pub(crate) sequence: u64,
+    pub(crate) model: BTreeMap<SeriesKey, BTreeMap<Window, u64>>,
+}
+
+impl Agent {
+    pub(crate) fn number(number: u8) -> Self {
+        Self {
+            node: NodeId::from_bytes([number; 16]).unwrap(),
+            session: SessionId::from_bytes([100 + number; 16]).unwrap(),
+            domain: DomainId::from_bytes([200; 16]).unwrap(),
+            incarnation: Incarnation {
+                boot: BootId::from_bytes([50; 16]).unwrap(),
+                started_ms: 7,
+            },
+            sequence: 0,
+            model: BTreeMap::new(),
+        }
+    }
+
+    fn guest(&self) -> Subject {
+        Subject::Domain {
+            domain: self.domain,
+            node: self.node,
+            incarnation: self.incarnation,
+        }
+    }
+
+    /// Makes the next batch and notes it in the model: a sweep of the node and one of the domain.
+    pub(crate) fn batch(&mut self, seconds: u64, value: u64) -> Batch {
+        self.sequence += 1;
+        let window = Window {
+            end: at(seconds),
+            // The store keeps the first of two values in one window, within one set of columns.
+            width_ms: if self.sequence.is_multiple_of(3) {
+                4
+            } else {
+                3
+            },
+        };
+        let vda = Part::named("vda").unwrap();
+        let mut sweeps = vec![
+            Sweep {
+                subject: Subject::Node(self.node),
+                window,
+                values: vec![
+                    (Metric::HostMemFree, Part::whole(), value),
+                    (Metric::HostMemTotal, Part::whole(), u64::MAX),
+                ],
+            },
+            Sweep {
+                subject: self.guest(),
+                window,
+                values: vec![(Metric::VmState, vda, value * 4_096)],
+            },
+        ];
+        if self.sequence.is_multiple_of(3) {
+            // Now and then one value cannot be read.
+            sweeps[0].values.pop();
+        }
+        for sweep in &sweeps {
+            for (metric, part, value) in &sweep.values {
+                let key = SeriesKey {
+                    subject: sweep.subject,
+                    metric: *metric,
+                    part: part.clone(),
+                };
+                self.model
+                    .entry(key)
+                    .or_default()
+                    .entry(sweep.window)
+                    .or_insert(*value);
+            }
+        }
+        Batch {
+            node: self.node,
+            session: self.session,
+            sequence: self.sequence,
+            made: at(seconds),
+            body_crc: 77,
+            sweeps,
+            facts: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    pub(crate) fn tell(&mut self, store: &Store, seconds: u64, value: u64) {
+        let batch = self.batch(seconds, value);
+        assert_eq!(
+            store.append(&[Record::Batch(batch)]).unwrap(),
+            [Appended::Stored]
+        );
+    }
+
+    /// Tells a fact, an event and a document beside the samples.
+    pub(crate) fn tell_more(&mut self, store: &Store, seconds: u64) {
+        let mut batch = self.batch(seconds, seconds);
+        batch.facts.push(Fact::Node {
+            seen: at(seconds),
+            facts: NodeFacts {
+                hostname: format!("host-{seconds}"),
+                ..NodeFacts::default()
+            },
+        });
+        batch.events.push(Event {
+            node: self.node,
+            seen: at(seconds),
+            kind: EventKind::DomainState {
+                domain: self.domain,
+                incarnation: Some(self.incarnation),
+                state: DomainState::Started,
+                detail: 3,
+            },
+        });
+        let document = Document {
+            kind: 1,
+            key: vec![self.node.as_bytes()[0], u8::try_from(seconds % 5).unwrap()],
+            time: at(seconds),
+            payload: seconds.to_le_bytes().to_vec(),
+        };
+        let records = [Record::Batch(batch), Record::Document(document)];
+        assert_eq!(store.append(&records).unwrap(), [Appended::Stored; 2]);
+    }
+
+    /// Holds the samples in the store against the model.
+    pub(crate) fn agrees(&self, store: &Store) {
+        for (key, samples) in &self.model {
+            let all: Vec<(Window, u64)> = samples.iter().map(|(w, v)| (*w, *v)).collect();
+            assert_eq!(store.range(key, ALWAYS.0, ALWAYS.1), all, "{key:?}");
+            let latest = store.latest(key).unwrap();
+            assert_eq!((latest.window, latest.value), *all.last().unwrap());
+        }
+        let filter = SeriesFilter {
+            node: Some(self.node),
+            ..SeriesFilter::default()
+        };
+        let keys: Vec<SeriesKey> = self.model.keys().cloned().collect();
+        assert_eq!(store.series(&filter), keys);
+        let guests = SeriesFilter {
+            node: Some(self.node),
+            domain: Some(self.domain),
+            ..SeriesFilter::default()
+        };
+        let of_guest = |key: &&SeriesKey| key.subject.domain().is_some();
+        assert_eq!(
+            store.series(&guests),
+            keys.iter().filter(of_guest).cloned().collect::<Vec<_>>()
+        );
+        let durable = store.durable_sequence(self.node, self.session);
+        assert_eq!(durable, (self.sequence > 0).then_some(self.sequence));
+    }
+}
+
+/// Everything a store answers, for holding two stores against each other.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answers {
+    series: Vec<SeriesKey>,
+    by_domain: Vec<SeriesKey>,
+    samples: Vec<Vec<(Window, u64)>>,
+    nodes: Vec<NodeSeen>,
+    documents: Vec<Document>,
+    events: Vec<Event>,
+    facts: Vec<Option<Fact>>,
+    gaps: Vec<plimsoll_model::SampleGap>,
+}
+
+impl Answers {
+    pub(crate) fn of(store: &Store) -> Self {
+        let series = store.series(&SeriesFilter::default());
+        let filter = SeriesFilter {
+            domain: Some(DomainId::from_bytes([200; 16]).unwrap()),
+            ..SeriesFilter::default()
+        };
+        let nodes = store.nodes();
+        Self {
+            by_domain: store.series(&filter),
+            samples: series
+                .iter()
+                .map(|key| store.range(key, ALWAYS.0, ALWAYS.1))
+                .collect(),
+            documents: store.documents(1),
+            events: store.events(ALWAYS.0, ALWAYS.1, &EventFilter::default()),
+            facts: nodes
+                .iter()
+                .map(|seen| store.latest_facts(seen.node))
+                .collect(),
+            gaps: nodes
+                .iter()
+                .flat_map(|seen| store.gaps(seen.node))
+                .collect(),
+            series,
+            nodes,
+        }
+    }
+
+    pub(crate) fn sample_count(&self) -> usize {
+        self.samples.iter().map(Vec::len).sum()
+    }
+}
+
+/// Lists all files below a directory.
+pub(crate) fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Copies a directory.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    for path in files(from) {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(&path, &target).unwrap();
+    }
+}
