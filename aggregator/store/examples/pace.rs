@@ -1,15 +1,16 @@
 //! Prints what the store costs: `cargo run --release -p plimsoll-store --example pace -- [SUBJECTS] [ROWS]`.
 //!
 //! A subject has 20 series shaped like telemetry: counters of ticks and bytes, slow gauges, constants.
-//! Each batch holds one sweep of 50 subjects; 10 s lie between rows. Figures are of this machine, now.
+//! Each batch holds a sweep of each of 50 subjects; 10 s lie between rows. Figures are of this machine, now.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::disallowed_methods,
+    clippy::indexing_slicing,
     reason = "it measures, prints, and ends where something fails"
 )]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plimsoll_model::{
     Batch, Metric, NodeId, Part, SeriesKey, SessionId, Subject, Sweep, UnixMillis, Window,
@@ -18,6 +19,7 @@ use plimsoll_store::{Record, Store, StoreOptions};
 
 const COLUMNS: u64 = 20;
 const PER_BATCH: usize = 50;
+const BATCHES: usize = 32;
 const BEGIN: i64 = 1_795_520_000_000;
 
 struct Source {
@@ -69,7 +71,7 @@ fn resident_mib() -> u64 {
         / 1_024
 }
 
-fn p50(mut ask: impl FnMut(usize), times: usize) -> std::time::Duration {
+fn p50(mut ask: impl FnMut(usize), times: usize) -> Duration {
     let mut spans: Vec<_> = (0..times)
         .map(|number| {
             let begun = Instant::now();
@@ -81,6 +83,83 @@ fn p50(mut ask: impl FnMut(usize), times: usize) -> std::time::Duration {
     spans[times / 2]
 }
 
+struct Load {
+    nodes: Vec<(NodeId, SessionId)>,
+    source: Source,
+    now: UnixMillis,
+}
+
+impl Load {
+    fn batch(&mut self, row: usize, some: &[usize]) -> Record {
+        let (node, session) = self.nodes[some[0]];
+        let late = i64::try_from(self.source.random(20)).unwrap();
+        let end = UnixMillis::from_millis(self.now.millis() + late);
+        let sweeps = some.iter().map(|subject| Sweep {
+            subject: Subject::Node(self.nodes[*subject].0),
+            window: Window { end, width_ms: 2 },
+            values: self.source.step(*subject),
+        });
+        Record::Batch(Batch {
+            node,
+            session,
+            sequence: row as u64 + 1,
+            made: end,
+            body_crc: 1,
+            sweeps: sweeps.collect(),
+            facts: Vec::new(),
+            events: Vec::new(),
+        })
+    }
+
+    fn fill(&mut self, store: &Store, rows: usize) {
+        let subjects: Vec<usize> = (0..self.nodes.len()).collect();
+        let samples = (subjects.len() * rows) as f64 * COLUMNS as f64;
+        let (mut appending, mut keeping) = (Duration::ZERO, Duration::ZERO);
+        for row in 0..rows {
+            self.now = UnixMillis::from_millis(BEGIN + i64::try_from(row).unwrap() * 10_000);
+            for some in subjects.chunks(PER_BATCH * BATCHES) {
+                let batches = some.chunks(PER_BATCH);
+                let slice: Vec<Record> = batches.map(|some| self.batch(row, some)).collect();
+                let begun = Instant::now();
+                store.append(&slice).unwrap();
+                appending += begun.elapsed();
+            }
+            let begun = Instant::now();
+            store.maintain(self.now).unwrap();
+            keeping += begun.elapsed();
+        }
+        println!("series {}, samples {samples}", subjects.len() * 20);
+        let per_sample = |span: Duration| span.as_nanos() as f64 / samples;
+        println!(
+            "append, {BATCHES} batches a commit {:.1} ns/sample",
+            per_sample(appending)
+        );
+        println!(
+            "seal and merge on the way    {:.1} ns/sample",
+            per_sample(keeping)
+        );
+        println!("resident before the last seal {} MiB", resident_mib());
+    }
+
+    fn ask(&self, store: &Store) {
+        let key = |number: usize| SeriesKey {
+            subject: Subject::Node(self.nodes[number * 7 % self.nodes.len()].0),
+            metric: Metric::HostMemFree,
+            part: Part::index(u32::try_from(number % 20).unwrap()),
+        };
+        let (begin, now) = (UnixMillis::from_millis(0), self.now);
+        let whole = |number: usize| drop(store.range(&key(number), begin, now));
+        println!("range of one series, all     {:?} p50", p50(whole, 1_000));
+        let recent = now.minus(Duration::from_secs(600));
+        let thousand =
+            |_| (0..1_000).for_each(|number| drop(store.range(&key(number), recent, now)));
+        println!("last 10 min of 1,000 series  {:?} p50", p50(thousand, 20));
+        let newest =
+            |_| (0..1_000).for_each(|number| assert!(store.latest(&key(number)).is_some()));
+        println!("last of 1,000 series         {:?} p50", p50(newest, 20));
+    }
+}
+
 fn main() {
     let mut arguments = std::env::args()
         .skip(1)
@@ -88,89 +167,54 @@ fn main() {
     let subjects = arguments.next().unwrap_or(500);
     let rows = arguments.next().unwrap_or(720);
     let dir = tempfile::tempdir_in(".").unwrap();
-    let (store, _) = Store::open(dir.path(), StoreOptions::default()).unwrap();
-    let nodes: Vec<(NodeId, SessionId)> = (0..subjects)
-        .map(|_| (NodeId::random(), SessionId::random()))
-        .collect();
-    let mut source = Source {
-        state: 88_172_645_463_325_252,
-        values: vec![1 << 30; subjects * 20],
+    let options = StoreOptions::default;
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    let mut load = Load {
+        nodes: (0..subjects)
+            .map(|_| (NodeId::random(), SessionId::random()))
+            .collect(),
+        source: Source {
+            state: 88_172_645_463_325_252,
+            values: vec![1 << 30; subjects * 20],
+        },
+        now: UnixMillis::from_millis(BEGIN),
     };
-    let samples = (subjects * rows) as f64 * COLUMNS as f64;
-    let (mut appending, mut keeping) = (std::time::Duration::ZERO, std::time::Duration::ZERO);
-    let mut now = UnixMillis::from_millis(BEGIN);
-    for row in 0..rows {
-        now = UnixMillis::from_millis(BEGIN + i64::try_from(row).unwrap() * 10_000);
-        let all: Vec<usize> = (0..subjects).collect();
-        for some in all.chunks(PER_BATCH) {
-            let (node, session) = nodes[some[0]];
-            let end =
-                UnixMillis::from_millis(now.millis() + i64::try_from(source.random(20)).unwrap());
-            let sweep = |subject: &usize| Sweep {
-                subject: Subject::Node(nodes[*subject].0),
-                window: Window { end, width_ms: 2 },
-                values: source.step(*subject),
-            };
-            let batch = Record::Batch(Batch {
-                node,
-                session,
-                sequence: row as u64 + 1,
-                made: end,
-                body_crc: 1,
-                sweeps: some.iter().map(sweep).collect(),
-                facts: Vec::new(),
-                events: Vec::new(),
-            });
-            let begun = Instant::now();
-            store.append(std::slice::from_ref(&batch)).unwrap();
-            appending += begun.elapsed();
-        }
-        let begun = Instant::now();
-        store.maintain(now).unwrap();
-        keeping += begun.elapsed();
-    }
-    println!("series {}, samples {samples}", subjects * 20);
-    println!(
-        "append (one commit a batch)  {:.1} ns/sample",
-        appending.as_nanos() as f64 / samples
-    );
-    println!(
-        "seal and merge on the way    {:.1} ns/sample",
-        keeping.as_nanos() as f64 / samples
-    );
-    println!("resident before the last seal {} MiB", resident_mib());
-    let begun = Instant::now();
-    store.seal().unwrap();
-    println!("last seal                    {:?}", begun.elapsed());
+    load.fill(&store, rows);
+    println!("- asked with the end in memory");
+    load.ask(&store);
     drop(store);
     let begun = Instant::now();
-    let (store, report) = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    let (store, report) = Store::open(dir.path(), options()).unwrap();
+    let pace = report.samples as f64 / begun.elapsed().as_secs_f64() / 1e6;
+    println!(
+        "open: {} samples from the log, {pace:.1} M samples/s",
+        report.samples
+    );
+    let begun = Instant::now();
+    let sealed = store.seal().unwrap();
+    let span = begun.elapsed();
+    println!(
+        "last seal: {sealed} samples, {:.1} ns/sample",
+        span.as_nanos() as f64 / sealed as f64
+    );
+    drop(store);
+    let begun = Instant::now();
+    let (store, report) = Store::open(dir.path(), options()).unwrap();
     println!(
         "open, all sealed             {:?}; {} files",
         begun.elapsed(),
         report.sealed_files
     );
-    let bytes: u64 = std::fs::read_dir(dir.path().join("blocks"))
-        .unwrap()
-        .flat_map(|partition| std::fs::read_dir(partition.unwrap().path()).unwrap())
+    let partitions = std::fs::read_dir(dir.path().join("blocks")).unwrap();
+    let files = partitions.flat_map(|dir| std::fs::read_dir(dir.unwrap().path()).unwrap());
+    let bytes: u64 = files
         .map(|file| file.unwrap().metadata().unwrap().len())
         .sum();
     println!(
         "blocks                       {:.3} B/sample",
-        bytes as f64 / samples
+        bytes as f64 / report.sealed_samples as f64
     );
-    let key = |number: usize| SeriesKey {
-        subject: Subject::Node(nodes[number * 7 % subjects].0),
-        metric: Metric::HostMemFree,
-        part: Part::index(u32::try_from(number % 20).unwrap()),
-    };
-    let begin = UnixMillis::from_millis(0);
-    let whole = |number: usize| drop(store.range(&key(number), begin, now));
-    println!("range of one series, all     {:?} p50", p50(whole, 1_000));
-    let recent = now.minus(std::time::Duration::from_secs(600));
-    let thousand = |_| (0..1_000).for_each(|number| drop(store.range(&key(number), recent, now)));
-    println!("last 10 min of 1,000 series  {:?} p50", p50(thousand, 20));
-    let newest = |_| (0..1_000).for_each(|number| assert!(store.latest(&key(number)).is_some()));
-    println!("last of 1,000 series, cold   {:?} p50", p50(newest, 20));
+    println!("- asked with all sealed");
+    load.ask(&store);
     println!("resident at the end          {} MiB", resident_mib());
 }

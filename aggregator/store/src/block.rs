@@ -96,14 +96,18 @@ impl Rows {
     }
 }
 
-/// Encodes rows that are in order, as many blocks as they need; `each` gets a block's columns, its
-/// bytes, its first and last instant and its number of rows.
-pub(crate) fn encode(
-    place: Place,
-    columns: &Columns,
-    rows: &Rows,
-    each: &mut impl FnMut(&Columns, Vec<u8>, (UnixMillis, UnixMillis), usize),
-) {
+/// An encoded block and what it holds.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) columns: Columns,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) first: UnixMillis,
+    pub(crate) last: UnixMillis,
+    pub(crate) rows: usize,
+}
+
+/// Encodes rows that are in order, as many blocks as they need.
+pub(crate) fn encode(place: Place, columns: &Columns, rows: &Rows, each: &mut impl FnMut(Encoded)) {
     let width = columns.len();
     if width == 0 {
         return;
@@ -125,7 +129,13 @@ pub(crate) fn encode(
                 let of_column = values.iter().skip(from + column).step_by(width);
                 of_column.copied().collect()
             });
-            each(&some, block, (first.end, last.end), windows.len());
+            each(Encoded {
+                columns: Arc::clone(&some),
+                bytes: block,
+                first: first.end,
+                last: last.end,
+                rows: windows.len(),
+            });
         }
     }
 }

@@ -301,15 +301,10 @@ impl Lane {
         rows.settle(self.columns.len());
         let mut bytes = 0;
         let packed = &mut self.held.packed;
-        block::encode(
-            place,
-            &self.columns,
-            &rows,
-            &mut |_, block, (_, last), _| {
-                bytes += block.len() + 32;
-                packed.push((last, block.into()));
-            },
-        );
+        block::encode(place, &self.columns, &rows, &mut |block| {
+            bytes += block.bytes.len() + 32;
+            packed.push((block.last, block.bytes.into()));
+        });
         bytes
     }
 }

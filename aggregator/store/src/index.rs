@@ -88,6 +88,9 @@ fn checksum(key: &[u8], value: &[u8]) -> u64 {
     u64::from(of_value).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(of_key)
 }
 
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 impl Map {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
         match self {
@@ -118,7 +121,7 @@ impl Map {
         }
     }
 
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, Broken> {
         match self {
             Self::Sled(db) => guarded(|| {
                 let mut found = Vec::new();

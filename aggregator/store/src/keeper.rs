@@ -85,14 +85,9 @@ impl Sealing<'_> {
                 .drafts
                 .entry(begin)
                 .or_insert_with(|| Draft::new(Self::draft_id(next_file)));
-            block::encode(
-                place,
-                columns,
-                &of_partition,
-                &mut |columns, block, span, rows| {
-                    draft.push(place, columns, &block, span, rows);
-                },
-            );
+            block::encode(place, columns, &of_partition, &mut |block| {
+                draft.push(place, &block);
+            });
             if draft.is_full() {
                 self.close(begin)?;
             }
@@ -219,10 +214,11 @@ impl Keeper {
                 file.entry.end().plus(settled) < now
             });
             let due = inputs.len() >= PARTITION_FILES || (over && inputs.len() > 1);
-            if due && partition_ms == self.partition_ms {
-                if let Some(change) = self.merge_partition(&inputs)? {
-                    return Ok(Some(change));
-                }
+            if due
+                && partition_ms == self.partition_ms
+                && let Some(change) = self.merge_partition(&inputs)?
+            {
+                return Ok(Some(change));
             }
         }
         Ok(None)

@@ -52,13 +52,13 @@ impl Wanted<'_> {
         (self.from..=self.to).contains(&window.end)
     }
 
-    fn from_rows(&self, rows: &Rows, column: usize, width: usize, out: &mut Vec<(Window, u64)>) {
+    fn pick_rows(&self, rows: &Rows, column: usize, width: usize, out: &mut Vec<(Window, u64)>) {
         let values = rows.values.iter().skip(column).step_by(width.max(1));
         let all = rows.windows.iter().copied().zip(values.copied());
         out.extend(all.filter(|(window, _)| self.has(*window)));
     }
 
-    fn from_block(&self, bytes: &[u8], out: &mut Vec<(Window, u64)>) -> Result<(), Malformed> {
+    fn pick_block(&self, bytes: &[u8], out: &mut Vec<(Window, u64)>) -> Result<(), Malformed> {
         let block = Block::parse(bytes)?;
         let Some(column) = self.column(&block.columns) else {
             return Ok(());
@@ -83,7 +83,7 @@ impl Source {
             if let Some(column) = wanted.column(&lane.columns) {
                 source.packed.extend(recent(&lane.held, wanted.from));
                 let width = lane.columns.len();
-                wanted.from_rows(&lane.held.rows, column, width, &mut source.rows);
+                wanted.pick_rows(&lane.held.rows, column, width, &mut source.rows);
             }
         }
         source
@@ -103,7 +103,7 @@ impl Source {
                     continue;
                 }
                 let read = sealed.read(block).and_then(|bytes| {
-                    let read = wanted.from_block(&bytes, &mut range.samples);
+                    let read = wanted.pick_block(&bytes, &mut range.samples);
                     read.map_err(|error| sealed.hole(block, error))
                 });
                 range.holes.extend(read.err());
@@ -118,11 +118,11 @@ impl Source {
             if let Some(column) = wanted.column(columns) {
                 packed.clear();
                 packed.extend(recent(held, wanted.from));
-                from_packed(&packed, wanted, &mut range.samples);
-                wanted.from_rows(&held.rows, column, columns.len(), &mut range.samples);
+                pick_packed(&packed, wanted, &mut range.samples);
+                wanted.pick_rows(&held.rows, column, columns.len(), &mut range.samples);
             }
         }
-        from_packed(&self.packed, wanted, &mut range.samples);
+        pick_packed(&self.packed, wanted, &mut range.samples);
         range.samples.extend(self.rows);
         let samples = &mut range.samples;
         let in_order = |pair: &[(Window, u64)]| matches!(pair, [a, b] if a.0 < b.0);
@@ -165,9 +165,9 @@ fn recent(held: &Held, from: UnixMillis) -> impl Iterator<Item = Arc<[u8]>> {
     recent.map(|(_, bytes)| Arc::clone(bytes))
 }
 
-fn from_packed(packed: &[Arc<[u8]>], wanted: Wanted<'_>, out: &mut Vec<(Window, u64)>) {
+fn pick_packed(packed: &[Arc<[u8]>], wanted: Wanted<'_>, out: &mut Vec<(Window, u64)>) {
     for bytes in packed {
-        let read = wanted.from_block(bytes, out);
+        let read = wanted.pick_block(bytes, out);
         assert!(read.is_ok(), "BUG: a block packed in memory cannot be read");
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use plimsoll_model::{Part, Subject, UnixMillis};
 
-use crate::block::{Block, Columns, Place, pack_columns, unpack_columns};
+use crate::block::{Block, Columns, Encoded, Place, pack_columns, unpack_columns};
 use crate::codec::{self, Malformed, Pack};
 use crate::error::{Hole, OpenError};
 use crate::frame::{self, Item, Items, Kind, Link, io_error, make_dir};
@@ -203,14 +203,8 @@ impl Draft {
     }
 
     /// Adds a block.
-    pub(crate) fn push(
-        &mut self,
-        place: Place,
-        columns: &Columns,
-        block: &[u8],
-        (first, last): (UnixMillis, UnixMillis),
-        rows: usize,
-    ) {
+    pub(crate) fn push(&mut self, place: Place, block: &Encoded) {
+        let columns = &block.columns;
         let sets = self.footer.columns.len();
         let number = self.footer.number_of(columns);
         if self.footer.columns.len() > sets {
@@ -221,14 +215,14 @@ impl Draft {
         self.footer_bytes += 64 + 48;
         let located = Located {
             columns: number,
-            length: u32::try_from(block.len()).unwrap_or(u32::MAX),
+            length: u32::try_from(block.bytes.len()).unwrap_or(u32::MAX),
             offset: self.bytes.len() as u64,
-            first,
-            last,
+            first: block.first,
+            last: block.last,
         };
         self.footer.blocks.entry(place).or_default().push(located);
-        self.footer.samples += (rows * columns.len()) as u64;
-        frame::push(&mut self.bytes, self.id, 0, block);
+        self.footer.samples += (block.rows * columns.len()) as u64;
+        frame::push(&mut self.bytes, self.id, 0, &block.bytes);
     }
 
     /// Writes the file durably.

@@ -210,7 +210,7 @@ fn an_index_that_is_gone_cut_or_flipped_changes_no_answer() {
         assert_eq!(store.holes(), []);
     };
     for number in 0..whole.len() {
-        let damage: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [
+        let damage: [crate::Damage<'_>; 4] = [
             ("cut", &|bytes| bytes.truncate(bytes.len() / 2)),
             ("emptied", &|bytes| bytes.clear()),
             ("flipped", &|bytes| {
