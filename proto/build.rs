@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "plimsoll/v1/inventory.proto",
     "plimsoll/v1/ingest.proto",
     "plimsoll/v1/query.proto",
     "plimsoll/v1/estimate.proto",
+    "plimsoll/v1/planner.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -15,6 +15,8 @@ pub const DEFAULT_TEXT: &str = include_str!("../default.toml");
 pub struct Config {
     /// Address and port of the gRPC server.
     pub listen: SocketAddr,
+    /// Address and port of `/metrics`, such as `127.0.0.1:9177`; empty for none.
+    pub metrics_listen: String,
     /// Directory of the store.
     pub data_dir: PathBuf,
     /// Whether to serve beyond loopback although there is no TLS.
@@ -27,17 +29,44 @@ pub struct Config {
     pub retention: Duration,
     /// Bandwidth assumed for a migration where none is configured, told by a card or measured.
     pub assumed_bandwidth: String,
+    /// What a feasible move may cost, unless a caller says otherwise.
+    pub limits: Limits,
+}
+
+/// What a feasible move may cost. Every key has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Longest round trip between source and target.
+    #[serde(with = "humantime_serde")]
+    pub rtt_max: Duration,
+    /// Largest loss of disk requests, as a share such as 0.1.
+    pub iops_loss_max: String,
+    /// Moves one node may have under way beside the one that is judged.
+    pub moves_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            rtt_max: Duration::from_millis(5),
+            iops_loss_max: "0.1".to_owned(),
+            moves_max: 1,
+        }
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7077)),
+            metrics_listen: String::new(),
             data_dir: PathBuf::from("/var/lib/plimsoll-aggregator"),
             allow_plaintext_listen: false,
             interval: Duration::from_secs(10),
             retention: Duration::from_secs(15 * 24 * 3600),
             assumed_bandwidth: "1Gbit/s".to_owned(),
+            limits: Limits::default(),
         }
     }
 }
@@ -89,6 +118,29 @@ impl Config {
         })
     }
 
+    /// Returns where `/metrics` is served, if it is.
+    pub fn metrics_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.metrics_listen.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |problem| ConfigError::Value {
+            key: "metrics_listen",
+            problem,
+        };
+        let address: SocketAddr = self.metrics_listen.parse().map_err(|_| {
+            let text = &self.metrics_listen;
+            wrong(format!(
+                "{text:?} is no address; write for example 127.0.0.1:9177"
+            ))
+        })?;
+        if !address.ip().is_loopback() && !self.allow_plaintext_listen {
+            let problem = "other machines reach it and there is no TLS; bind 127.0.0.1, or set \
+                           allow_plaintext_listen = true where every machine is trusted";
+            return Err(wrong(problem.to_owned()));
+        }
+        Ok(Some(address))
+    }
+
     /// Checks what a type cannot say; call it when flags have been applied.
     pub fn check(&self) -> Result<(), ConfigError> {
         if !self.listen.ip().is_loopback() && !self.allow_plaintext_listen {
@@ -106,6 +158,18 @@ impl Config {
             let problem = "must lie in 1s to 1h".to_owned();
             return Err(ConfigError::Value {
                 key: "interval",
+                problem,
+            });
+        }
+        self.metrics_address()?;
+        let share = self.limits.iops_loss_max.parse::<plimsoll_model::Ratio>();
+        if !share.is_ok_and(|share| share <= plimsoll_model::Ratio::ONE) {
+            let problem = format!(
+                "{:?} is no share; write a number from 0 to 1, such as \"0.1\"",
+                self.limits.iops_loss_max
+            );
+            return Err(ConfigError::Value {
+                key: "limits.iops_loss_max",
                 problem,
             });
         }
@@ -138,6 +202,21 @@ mod tests {
             text.contains("line 2") && text.contains("listen_addr"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn metrics_and_limits_that_cannot_be_are_refused_by_their_key() {
+        let refused = |config: Config| config.check().unwrap_err().to_string();
+        let wide = |metrics_listen: &str| Config {
+            metrics_listen: metrics_listen.to_owned(),
+            ..Config::default()
+        };
+        assert!(refused(wide("0.0.0.0:9177")).starts_with("metrics_listen"));
+        assert!(refused(wide("here")).contains("127.0.0.1:9177"));
+        assert!(wide("127.0.0.1:9177").check().is_ok());
+        let mut config = Config::default();
+        config.limits.iops_loss_max = "1.5".to_owned();
+        assert!(refused(config).starts_with("limits.iops_loss_max"));
     }
 
     #[test]

@@ -9,17 +9,13 @@ use plimsoll_model::{Bandwidth, DomainId, MigrationMode};
 use plimsoll_proto::parse::{self, ParseError};
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::estimate_service_server::EstimateService;
-use prost::Message as _;
 use tonic::{Code, Request, Response, Status};
 
 use crate::known::{DomainRow, Known};
-use crate::page::{page, refused, status};
+use crate::page::{refused, status};
 use crate::planner::{self, PlanError, Question};
-use crate::witness::{DOCUMENT_MIGRATION, Witness};
-use crate::{answer, room};
-
-/// Usual and largest page of migrations.
-const MIGRATIONS: (usize, usize) = (100, 1_000);
+use crate::witness::Witness;
+use crate::{answer, past, room};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -190,21 +186,9 @@ impl EstimateService for Forecast {
         request: Request<v1::ListMigrationsRequest>,
     ) -> Result<Response<v1::ListMigrationsResponse>, Status> {
         let request = request.into_inner();
-        let domain =
-            parse::domain_id_opt("domain_id", &request.domain_id).map_err(|e| refused(&e))?;
-        let mut all = Vec::new();
-        for document in self.known.store.documents(DOCUMENT_MIGRATION).iter().rev() {
-            match v1::Migration::decode(document.payload.as_slice()) {
-                Ok(migration) => all.push(migration),
-                Err(error) => tracing::error!(error = %error, "a migration record cannot be read"),
-            }
-        }
-        if let Some(domain) = domain {
-            all.retain(|migration| migration.domain_id == domain.as_bytes());
-        }
+        let wanted = past::Wanted::read(&request).map_err(|error| refused(&error))?;
         let (migrations, next_page_token) =
-            page(all, request.page_size, &request.page_token, MIGRATIONS)
-                .map_err(|error| refused(&error))?;
+            past::page(&self.known.store, &wanted).map_err(|error| refused(&error))?;
         Ok(Response::new(v1::ListMigrationsResponse {
             migrations,
             next_page_token,

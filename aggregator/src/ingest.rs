@@ -209,8 +209,8 @@ impl Ingest {
     async fn take_batch(&self, session: &Session, batch: Batch) -> Result<Reply, Status> {
         let sequence = batch.sequence;
         let events = batch.events.clone();
-        // What was known before the batch is what a prediction may use.
         let reply = self.write(session, Record::Batch(batch), sequence).await?;
+        // The witness knows a batch that came twice.
         if matches!(reply, Reply::Ack(_)) && !events.is_empty() {
             self.witness.see(events);
         }

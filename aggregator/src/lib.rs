@@ -4,16 +4,23 @@
 //! [`query`] tells what was seen; [`forecast`] what is expected, by way of [`planner`] and [`room`];
 //! [`witness`] holds each finished migration against the prediction made before it.
 
+pub mod advise;
 pub mod answer;
 pub mod config;
+mod conflict;
 pub mod forecast;
 pub mod ingest;
 pub mod known;
+mod metrics;
 pub mod page;
+pub mod past;
 pub mod planner;
 pub mod query;
 pub mod room;
 pub mod roster;
+#[cfg(test)]
+mod scene;
 pub mod serve;
+mod weigh;
 pub mod witness;
 pub mod writer;

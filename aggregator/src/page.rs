@@ -19,6 +19,18 @@ pub fn refused(error: &ParseError) -> Status {
     status(Code::InvalidArgument, "INVALID_FIELD", error.to_string())
 }
 
+/// Reads how many items a page may have; 0 means the usual.
+pub fn size(page_size: i32, (usual, max): (usize, usize)) -> Result<usize, ParseError> {
+    match usize::try_from(page_size) {
+        Ok(0) => Ok(usual),
+        Ok(size) if size <= max => Ok(size),
+        _ => Err(ParseError::new(
+            "page_size",
+            format!("must lie in 0 to {max}"),
+        )),
+    }
+}
+
 /// Cuts a page out of a whole list; the token is the place where the next page begins.
 pub fn page<T>(
     all: Vec<T>,
@@ -26,17 +38,7 @@ pub fn page<T>(
     token: &str,
     limits: (usize, usize),
 ) -> Result<(Vec<T>, String), ParseError> {
-    let (usual, max) = limits;
-    let size = match usize::try_from(page_size) {
-        Ok(0) => usual,
-        Ok(size) if size <= max => size,
-        _ => {
-            return Err(ParseError::new(
-                "page_size",
-                format!("must lie in 0 to {max}"),
-            ));
-        }
-    };
+    let size = size(page_size, limits)?;
     let begin = if token.is_empty() {
         0
     } else {

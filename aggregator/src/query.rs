@@ -287,11 +287,13 @@ impl QueryService for Query {
         let request = request.into_inner();
         let domain =
             parse::domain_id_opt("domain_id", &request.domain_id).map_err(|e| refused(&e))?;
-        let filter = EventFilter { node: None, domain };
-        let (first, last) = (
-            UnixMillis::from_millis(0),
-            UnixMillis::from_millis(i64::MAX),
-        );
+        let node = parse::node_id_opt("node_id", &request.node_id).map_err(|e| refused(&e))?;
+        let filter = EventFilter { node, domain };
+        let first = match &request.start_time {
+            None => UnixMillis::from_millis(0),
+            at => parse::timestamp("start_time", at.as_ref()).map_err(|e| refused(&e))?,
+        };
+        let last = UnixMillis::from_millis(i64::MAX);
         let mut all = self.known.store.events(first, last, &filter);
         all.reverse();
         let (events, next_page_token) = page(all, request.page_size, &request.page_token, THINGS)

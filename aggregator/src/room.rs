@@ -73,6 +73,20 @@ pub fn answer(
 }
 
 impl Question {
+    /// What is asked where the caller says nothing.
+    fn usual() -> Self {
+        Self {
+            cpu_ratio: None,
+            memory_ratio: None,
+            reserved_cpus: None,
+            reserved_memory: None,
+            margin: Ratio::from_millionths(0),
+            horizon: HORIZON_USUAL,
+            percentile: PERCENTILE_USUAL,
+            flavours: Vec::new(),
+        }
+    }
+
     fn read(request: &v1::GetHeadroomRequest) -> Result<Self, ParseError> {
         let optional = |field, value: Option<i64>| {
             value.map(|value| parse::unsigned(field, value)).transpose()
@@ -218,6 +232,30 @@ fn of_node(known: &Known, node: NodeId, question: &Question) -> Result<v1::NodeH
         (&state, &room),
         (now, inputs, qualities),
     ))
+}
+
+/// Returns what a node has and the room it has while it bears the cost of a move; nothing if it did
+/// not tell its processors and memory.
+pub(crate) fn while_moving(
+    known: &Known,
+    (node, facts): (NodeId, &NodeFacts),
+    cost: &MoveCost,
+) -> Option<(HostState, Headroom)> {
+    let question = Question::usual();
+    let (cpus, memory) = facts.cpu_count.zip(facts.memory)?;
+    let cpus = u64::from(cpus);
+    let now = known.clock.now();
+    let span = (now.minus(question.horizon), now);
+    let cpu = cpu_used(known, node, cpus, span, question.percentile);
+    let used = (
+        cpu.map(|(used, _)| used),
+        memory_used(known, node, span, question.percentile).map(|(used, _)| used),
+    );
+    let sums = promised(known, node);
+    let all = (cpus, memory.bytes());
+    let state = state(all, &question, facts.overcommit, &sums, used);
+    let room = headroom(&state, cost).ok()?;
+    Some((state, room))
 }
 
 /// Puts together what is told, asked and measured.

@@ -8,16 +8,19 @@ use anyhow::Context as _;
 use plimsoll_model::{Bandwidth, Clock};
 use plimsoll_proto::v1::estimate_service_server::EstimateServiceServer;
 use plimsoll_proto::v1::ingest_service_server::IngestServiceServer;
+use plimsoll_proto::v1::planner_service_server::PlannerServiceServer;
 use plimsoll_proto::v1::query_service_server::QueryServiceServer;
 use plimsoll_store::{Store, StoreOptions, Upkeep};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
+use crate::advise::Advise;
 use crate::config::Config;
 use crate::forecast::Forecast;
 use crate::ingest::Ingest;
 use crate::known::Known;
+use crate::metrics;
 use crate::query::Query;
 use crate::roster::Roster;
 use crate::witness::Witness;
@@ -54,13 +57,8 @@ pub async fn serve(
         witness: Arc::clone(&witness),
         clock: Arc::clone(&clock),
     };
-    let upkeep = tokio::spawn(keep(Arc::clone(&store), clock));
-    let listener = TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}; is another aggregator running?",
-            config.listen
-        )
-    })?;
+    let upkeep = tokio::spawn(keep(Arc::clone(&store), Arc::clone(&witness), clock));
+    let listener = bind(config).await?;
     tracing::info!(listen = %listener.local_addr()?, data_dir = %config.data_dir.display(), "serving");
     let (health, health_service) = tonic_health::server::health_reporter();
     tell_healthy(&health).await;
@@ -75,6 +73,8 @@ pub async fn serve(
         stop.await;
         told.send_replace(true);
     });
+    let scrapes = scrapes(config, known.clone())?;
+    let advise = Advise::new(config, &known, &witness, assumed);
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
@@ -86,6 +86,7 @@ pub async fn serve(
         .add_service(QueryServiceServer::new(Query {
             known: known.clone(),
         }))
+        .add_service(PlannerServiceServer::new(advise))
         .add_service(EstimateServiceServer::new(Forecast {
             known,
             witness,
@@ -96,6 +97,7 @@ pub async fn serve(
         });
     let whole = until_drained(server, drained).await?;
     upkeep.abort();
+    scrapes.abort();
     if whole {
         tokio::task::spawn_blocking(move || thread.join())
             .await?
@@ -104,9 +106,31 @@ pub async fn serve(
     Ok(())
 }
 
+async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}; is another aggregator running?",
+            config.listen
+        )
+    })
+}
+
+/// Serves `/metrics` where the configuration asks for it.
+fn scrapes(config: &Config, known: Known) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let listen = config.metrics_address()?;
+    Ok(tokio::spawn(async move {
+        if let Some(listen) = listen
+            && let Err(error) = metrics::serve(listen, known).await
+        {
+            tracing::error!(error = %error, %listen, "cannot serve /metrics; everything else goes on");
+        }
+    }))
+}
+
 async fn tell_healthy(health: &tonic_health::server::HealthReporter) {
     health.set_serving::<IngestServiceServer<Ingest>>().await;
     health.set_serving::<QueryServiceServer<Query>>().await;
+    health.set_serving::<PlannerServiceServer<Advise>>().await;
     health
         .set_serving::<EstimateServiceServer<Forecast>>()
         .await;
@@ -140,13 +164,18 @@ fn open(config: &Config) -> anyhow::Result<Arc<Store>> {
     Ok(Arc::new(store))
 }
 
-async fn keep(store: Arc<Store>, clock: Arc<dyn Clock>) {
+async fn keep(store: Arc<Store>, witness: Arc<Witness>, clock: Arc<dyn Clock>) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let (store, now) = (Arc::clone(&store), clock.now());
-        match tokio::task::spawn_blocking(move || store.maintain(now)).await {
+        let (store, witness, now) = (Arc::clone(&store), Arc::clone(&witness), clock.now());
+        let work = move || {
+            let done = store.maintain(now);
+            witness.close_lost();
+            done
+        };
+        match tokio::task::spawn_blocking(work).await {
             Ok(Ok(done)) if done == Upkeep::default() => {}
             Ok(Ok(done)) => tracing::info!(?done, "store kept in order"),
             Ok(Err(error)) => {

@@ -1,43 +1,36 @@
 //! Watches migrations: takes the prediction made before each one, follows its passes, and keeps both
 //! beside the outcome. It makes no estimate itself; the planner does.
 
-use std::collections::HashMap;
+mod lost;
+mod open;
+mod recover;
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plimsoll_estimate::{DowntimeProfile, Policy};
 use plimsoll_model::{
-    Bandwidth, DomainId, Event, EventKind, MigrationEnd, MigrationEnded, MigrationMode,
-    MigrationRole, NodeId, UnixMillis,
+    Bandwidth, DomainId, Event, EventKind, Incarnation, MigrationEnd, MigrationEnded,
+    MigrationMode, MigrationRole, NodeId, UnixMillis,
 };
-use plimsoll_proto::{render, v1};
+use plimsoll_proto::{parse, render, v1};
 use plimsoll_store::{AppendError, Document, Store};
 use prost::Message as _;
 
+use self::open::{Asked, Open};
 use crate::answer;
 use crate::known::Known;
 use crate::planner::{self, Question};
 
 /// Name space of migrations among the store's documents.
 pub const DOCUMENT_MIGRATION: u8 = 1;
-/// A prediction somebody asked for is held against a migration that begins within this time.
+/// A prediction somebody asked for is held against a migration that begins within this time; so far
+/// apart, at most, the two ends of a migration see its start.
 const ASKED_LIFETIME: Duration = Duration::from_secs(600);
-/// Predictions remembered at most; beyond that the oldest is forgotten.
-const ASKED_MAX: usize = 50_000;
 /// Passes kept of one migration.
 const ITERATIONS_MAX: usize = 1_000;
-
-#[derive(Debug)]
-struct Asked {
-    at: UnixMillis,
-    answer: v1::EstimateMigrationResponse,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    asked: HashMap<DomainId, Asked>,
-    running: HashMap<DomainId, v1::Migration>,
-}
 
 /// The witness.
 #[derive(Debug)]
@@ -49,15 +42,17 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Makes a witness that keeps what it sees in the store.
+    /// Makes a witness that keeps what it sees in the store, and takes up what was open there.
     pub fn new(known: Known, assumed: Bandwidth) -> Self {
         let store = Arc::clone(&known.store);
-        Self {
+        let witness = Self {
             store,
             known,
             assumed,
             open: Mutex::default(),
-        }
+        };
+        witness.recover();
+        witness
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -66,16 +61,20 @@ impl Witness {
 
     /// Remembers a prediction that somebody asked for.
     pub fn asked(&self, domain: DomainId, at: UnixMillis, answer: v1::EstimateMigrationResponse) {
-        let asked = &mut self.open().asked;
-        if asked.len() >= ASKED_MAX
-            && let Some(oldest) = asked
-                .iter()
-                .min_by_key(|(_, asked)| asked.at)
-                .map(|(id, _)| *id)
-        {
-            asked.remove(&oldest);
-        }
-        asked.insert(domain, Asked { at, answer });
+        self.open().ask(domain, Asked { at, answer });
+    }
+
+    /// Lists the moves under way: domain, source, and the target if it told.
+    pub fn moves(&self) -> Vec<(DomainId, NodeId, Option<NodeId>)> {
+        let open = self.open();
+        let ends = |one: &v1::Migration| {
+            let source = NodeId::from_slice(&one.source_node_id).ok()?;
+            Some((source, NodeId::from_slice(&one.target_node_id).ok()))
+        };
+        open.running
+            .iter()
+            .filter_map(|(domain, one)| ends(one).map(|(source, target)| (*domain, source, target)))
+            .collect()
     }
 
     /// Takes events in the order in which a node saw them.
@@ -93,23 +92,25 @@ impl Witness {
             EventKind::MigrationStarted {
                 domain,
                 role,
+                incarnation,
                 downtime_limit_ms,
                 bandwidth_cap,
-                ..
-            } => {
-                let policy = seen_policy(*downtime_limit_ms, *bandwidth_cap);
-                match role {
-                    MigrationRole::Source => self.begin(event, *domain, policy),
-                    MigrationRole::Target => self.arrive(*domain, event.node),
+            } => match role {
+                MigrationRole::Source => {
+                    let policy = seen_policy(*downtime_limit_ms, *bandwidth_cap);
+                    self.begin(event, (*domain, *incarnation), Some(policy))
                 }
-            }
+                MigrationRole::Target => self.arrive(*domain, event.node, event.seen),
+            },
             EventKind::MigrationIteration {
                 domain, iteration, ..
             } => {
+                let pass = render::iteration(iteration);
                 if let Some(running) = self.open().running.get_mut(domain)
                     && running.iterations.len() < ITERATIONS_MAX
+                    && !running.iterations.contains(&pass)
                 {
-                    running.iterations.push(render::iteration(iteration));
+                    running.iterations.push(pass);
                 }
                 Ok(())
             }
@@ -117,22 +118,44 @@ impl Witness {
         }
     }
 
-    fn begin(&self, event: &Event, domain: DomainId, policy: Policy) -> Result<(), AppendError> {
-        let asked = self.open().asked.remove(&domain);
+    /// Opens a migration; without a policy no prediction is made, because its time has passed.
+    fn begin(
+        &self,
+        event: &Event,
+        (domain, incarnation): (DomainId, Incarnation),
+        policy: Option<Policy>,
+    ) -> Result<(), AppendError> {
+        let start = Some(render::timestamp(event.seen));
+        let (asked, older, target) = {
+            let mut open = self.open();
+            if open.knows(domain, start.as_ref()) {
+                return Ok(());
+            }
+            let older = open.running.remove(&domain);
+            let target = open.arrival(domain, event);
+            (open.asked.remove(&domain), older, target)
+        };
+        if let Some(older) = older {
+            let why = "a later migration of the domain began before its end was told";
+            self.give_up(older, event.seen, why.to_owned())?;
+        }
         let asked = asked
             .filter(|asked| asked.at <= event.seen && event.seen.since(asked.at) <= ASKED_LIFETIME);
-        let (prediction, origin) = match asked {
-            Some(asked) => (Some(asked.answer), v1::PredictionOrigin::Asked),
-            None => self.predict(domain, event, policy),
+        let (prediction, origin) = match (asked, policy) {
+            (Some(asked), _) => (Some(asked.answer), v1::PredictionOrigin::Asked),
+            (None, Some(policy)) => self.predict(domain, event, policy),
+            (None, None) => (None, v1::PredictionOrigin::Unspecified),
         };
         let row = self.known.domain(domain).into_iter().next();
         let migration = v1::Migration {
             domain_id: domain.as_bytes().to_vec(),
             domain_name: row.map(|row| row.facts.name).unwrap_or_default(),
             source_node_id: event.node.as_bytes().to_vec(),
-            start_time: Some(render::timestamp(event.seen)),
+            target_node_id: target.map_or_else(Vec::new, |node| node.as_bytes().to_vec()),
+            start_time: start,
             prediction,
             prediction_origin: origin.into(),
+            source_incarnation: Some(render::incarnation(incarnation)),
             ..v1::Migration::default()
         };
         self.open().running.insert(domain, migration.clone());
@@ -166,13 +189,17 @@ impl Witness {
         }
     }
 
-    fn arrive(&self, domain: DomainId, target: NodeId) -> Result<(), AppendError> {
-        let mut open = self.open();
-        let Some(running) = open.running.get_mut(&domain) else {
+    /// Takes the word of the target, which may come before the source's or after the end.
+    fn arrive(
+        &self,
+        domain: DomainId,
+        target: NodeId,
+        seen: UnixMillis,
+    ) -> Result<(), AppendError> {
+        let Some(migration) = self.open().meet(domain, target, seen) else {
             return Ok(());
         };
-        running.target_node_id = target.as_bytes().to_vec();
-        Ok(())
+        self.keep(&migration, began(&migration).unwrap_or(seen))
     }
 
     fn end(
@@ -181,17 +208,13 @@ impl Witness {
         domain: DomainId,
         end: &MigrationEnded,
     ) -> Result<(), AppendError> {
-        let running = self.open().running.remove(&domain);
-        let mut migration = running.unwrap_or_else(|| v1::Migration {
-            domain_id: domain.as_bytes().to_vec(),
-            source_node_id: event.node.as_bytes().to_vec(),
-            start_time: Some(render::timestamp(end.started)),
-            ..v1::Migration::default()
-        });
-        let began = plimsoll_proto::parse::timestamp("start_time", migration.start_time.as_ref())
-            .unwrap_or(end.started);
+        let Some(mut migration) = self.open().take_ending(domain, event, end) else {
+            return Ok(());
+        };
+        let began = began(&migration).unwrap_or(end.started);
         migration.end_time = Some(render::timestamp(event.seen));
         migration.outcome = Some(render::migration_ended(end));
+        migration.unknown_end_reason.clear();
         migration.error = migration
             .prediction
             .as_ref()
@@ -203,7 +226,25 @@ impl Witness {
                 .map(|row| row.facts.node.as_bytes().to_vec())
                 .unwrap_or_default();
         }
+        self.open().finish(domain, migration.clone());
         self.keep(&migration, began)
+    }
+
+    /// Closes a migration whose end nobody told.
+    fn give_up(
+        &self,
+        mut migration: v1::Migration,
+        at: UnixMillis,
+        why: String,
+    ) -> Result<(), AppendError> {
+        let Ok(domain) = DomainId::from_slice(&migration.domain_id) else {
+            return Ok(());
+        };
+        tracing::warn!(domain = %domain, why, "the end of a migration was not told");
+        migration.end_time = Some(render::timestamp(at));
+        migration.unknown_end_reason = why;
+        self.open().finish(domain, migration.clone());
+        self.keep(&migration, began(&migration).unwrap_or(at))
     }
 
     fn keep(&self, migration: &v1::Migration, began: UnixMillis) -> Result<(), AppendError> {
@@ -216,6 +257,11 @@ impl Witness {
             payload: migration.encode_to_vec(),
         })
     }
+}
+
+/// Returns when a migration began.
+fn began(migration: &v1::Migration) -> Option<UnixMillis> {
+    parse::timestamp("start_time", migration.start_time.as_ref()).ok()
 }
 
 fn seen_policy(downtime_limit_ms: Option<u64>, cap: Option<Bandwidth>) -> Policy {

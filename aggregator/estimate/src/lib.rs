@@ -7,10 +7,12 @@
 mod accuracy;
 mod answer;
 mod baseline;
+pub mod batch;
 mod dirty;
 mod ensemble;
 mod error;
 mod estimate;
+pub mod feasibility;
 pub mod headroom;
 mod inputs;
 mod memory;

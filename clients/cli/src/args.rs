@@ -1,5 +1,7 @@
 //! The command line as clap reads it. It knows no server.
 
+use std::time::Duration;
+
 use clap::{Parser, Subcommand, ValueEnum};
 use plimsoll_model::{Bandwidth, ByteSize, Ratio};
 
@@ -29,22 +31,136 @@ pub(crate) enum Command {
     /// List nodes.
     Nodes,
     /// List domains, one row for each node that sees one.
-    Domains,
-    /// List series with their last values.
-    Series {
+    Domains {
+        /// Only those this node sees, by UUID or host name.
+        #[arg(long)]
+        node: Option<String>,
+        /// Only fresh ones.
+        #[arg(long)]
+        fresh: bool,
+    },
+    /// List series with their last values, or the values since some time.
+    Series(Series),
+    /// List events, the newest first.
+    Events {
         /// Only of this domain, by UUID or name.
         #[arg(long)]
         domain: Option<String>,
-        /// Dotted name; ends in * to match a beginning.
-        #[arg(long, default_value = "")]
-        metric: String,
+        /// Only what this node saw, by UUID or host name.
+        #[arg(long)]
+        node: Option<String>,
+        /// Only those of the last span, such as 10m or 2h.
+        #[arg(long, value_parser = span)]
+        since: Option<Duration>,
+        /// At most so many.
+        #[arg(long, default_value = "100", value_parser = clap::value_parser!(i32).range(1..=1_000))]
+        limit: i32,
+    },
+    /// List spans of batches that were made and never stored.
+    Gaps {
+        /// Only of this node, by UUID or host name.
+        #[arg(long)]
+        node: Option<String>,
     },
     /// Say how a migration would go.
     Estimate(Estimate),
     /// Say how much room nodes have.
     Headroom(Headroom),
+    /// Judge whether a domain may move, constraint by constraint.
+    Feasible {
+        /// Domain, by UUID or name.
+        domain: String,
+        /// Target nodes, by UUID or host name; none means all others.
+        #[arg(long)]
+        to: Vec<String>,
+        /// Show what passes too.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// Order the nodes to which a domain may move, the best first.
+    Targets {
+        /// Domain, by UUID or name.
+        domain: String,
+        /// Leave out nodes of which something is not known, too.
+        #[arg(long)]
+        strict: bool,
+        /// At most so many.
+        #[arg(long, default_value = "10", value_parser = clap::value_parser!(i32).range(1..=1_000))]
+        limit: i32,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// Say how long it takes to empty a node, in which order, and who cannot leave.
+    Evacuate {
+        /// Node, by UUID or host name.
+        node: String,
+        /// Nodes that may take its domains, by UUID or host name; none means all others.
+        #[arg(long)]
+        to: Vec<String>,
+        /// Moves at once, at most; the best number is found.
+        #[arg(long, default_value = "4", value_parser = clap::value_parser!(i32).range(1..=16))]
+        at_once: i32,
+        /// Time in which all must be over, such as 30m.
+        #[arg(long, value_parser = span)]
+        deadline: Option<Duration>,
+        /// Give no domain to nodes of which something is not known.
+        #[arg(long)]
+        strict: bool,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// List domains that run on several nodes at once.
+    Conflicts,
     /// List migrations, each beside the prediction made before it.
-    Migrations,
+    Migrations {
+        /// Only of this domain, by UUID or name.
+        #[arg(long)]
+        domain: Option<String>,
+        /// Only those that left or reached this node, by UUID or host name.
+        #[arg(long)]
+        node: Option<String>,
+        /// Only those that began in the last span, such as 2h or 7d.
+        #[arg(long, value_parser = span)]
+        since: Option<Duration>,
+        /// At most so many.
+        #[arg(long, default_value = "100", value_parser = clap::value_parser!(i32).range(1..=1_000))]
+        limit: i32,
+    },
+}
+
+/// What a move may cost; where nothing is said, what the aggregator is configured for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Limits {
+    /// Longest round trip between the nodes, in microseconds.
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..=60_000_000))]
+    pub(crate) rtt_max_us: Option<i64>,
+    /// Largest loss of disk requests, as a share such as 0.1.
+    #[arg(long)]
+    pub(crate) iops_loss_max: Option<Ratio>,
+    /// Moves a node may have under way beside this one.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..=1_000))]
+    pub(crate) moves_max: Option<i32>,
+}
+
+/// Which series.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Series {
+    /// Domain or node they are of, by UUID or name; none means all.
+    pub(crate) of: Option<String>,
+    /// Dotted name; ends in * to match a beginning.
+    #[arg(long, default_value = "")]
+    pub(crate) metric: String,
+    /// Part, such as vda.
+    #[arg(long)]
+    pub(crate) part: Option<String>,
+    /// The values of the last span, such as 10m or 2h, instead of the last value.
+    #[arg(long, value_parser = span)]
+    pub(crate) since: Option<Duration>,
+    /// Growth per second of counters instead of their values; no rate across a restart.
+    #[arg(long, requires = "since")]
+    pub(crate) rate: bool,
 }
 
 /// How the migration would be run.
@@ -110,6 +226,22 @@ pub(crate) struct Headroom {
     pub(crate) flavor: Vec<(String, i32, ByteSize)>,
 }
 
+/// Reads a span such as 90s, 10m, 2h, 7d.
+fn span(text: &str) -> Result<Duration, String> {
+    let example = || format!("{text:?} is no span; write for example 90s, 10m, 2h or 7d");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let count: u64 = digits.parse().map_err(|_| example())?;
+    let seconds = match text.strip_prefix(digits).unwrap_or_default() {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(example()),
+    };
+    let seconds = count.checked_mul(seconds).filter(|seconds| *seconds > 0);
+    seconds.map(Duration::from_secs).ok_or_else(example)
+}
+
 fn flavor(text: &str) -> Result<(String, i32, ByteSize), String> {
     let example = || format!("{text:?} is no flavor; write for example m1.small:1:2GiB");
     let mut fields = text.splitn(3, ':');
@@ -128,6 +260,15 @@ fn flavor(text: &str) -> Result<(String, i32, ByteSize), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_needs_its_unit() {
+        assert_eq!(span("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(span("7d"), Ok(Duration::from_secs(604_800)));
+        for wrong in ["10", "m", "0s", "1w", "-1h"] {
+            assert!(span(wrong).unwrap_err().contains("10m"), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_flavor_has_three_fields() {

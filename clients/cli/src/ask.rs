@@ -1,9 +1,15 @@
 //! One function for each command: asks, and returns what is to be printed.
 
+mod advice;
+mod past;
+mod seen;
+mod words;
+
 use std::time::Duration;
 
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::estimate_service_client::EstimateServiceClient;
+use plimsoll_proto::v1::planner_service_client::PlannerServiceClient;
 use plimsoll_proto::v1::query_service_client::QueryServiceClient;
 use serde_json::Value;
 use tonic::Code;
@@ -42,6 +48,7 @@ impl From<tonic::Status> for Failure {
 struct Server {
     query: QueryServiceClient<Channel>,
     estimate: EstimateServiceClient<Channel>,
+    planner: PlannerServiceClient<Channel>,
 }
 
 /// Asks what the command line says.
@@ -49,13 +56,35 @@ pub(crate) async fn run(args: &Args) -> Result<String, Failure> {
     let mut server = connect(&args.server).await?;
     match &args.command {
         Command::Nodes => nodes(&mut server, args.json).await,
-        Command::Domains => domains(&mut server, args.json).await,
-        Command::Series { domain, metric } => {
-            series(&mut server, args.json, domain.as_deref(), metric).await
+        Command::Domains { node, fresh } => {
+            domains(&mut server, args.json, node.as_deref(), *fresh).await
         }
+        Command::Series(asked) => seen::series(&mut server, args.json, asked).await,
+        Command::Events {
+            domain,
+            node,
+            since,
+            limit,
+        } => {
+            let about = (domain.as_deref(), node.as_deref());
+            past::events(&mut server, args.json, about, (*since, *limit)).await
+        }
+        command @ (Command::Feasible { .. }
+        | Command::Targets { .. }
+        | Command::Evacuate { .. }
+        | Command::Conflicts) => advice::run(&mut server, args.json, command).await,
+        Command::Gaps { node } => past::gaps(&mut server, args.json, node.as_deref()).await,
         Command::Estimate(asked) => estimate(&mut server, args.json, asked).await,
         Command::Headroom(asked) => headroom(&mut server, args.json, asked).await,
-        Command::Migrations => migrations(&mut server, args.json).await,
+        Command::Migrations {
+            domain,
+            node,
+            since,
+            limit,
+        } => {
+            let about = (domain.as_deref(), node.as_deref());
+            past::migrations(&mut server, args.json, about, (*since, *limit)).await
+        }
     }
 }
 
@@ -75,6 +104,7 @@ async fn connect(url: &str) -> Result<Server, Failure> {
     })?;
     Ok(Server {
         query: QueryServiceClient::new(channel.clone()),
+        planner: PlannerServiceClient::new(channel.clone()),
         estimate: EstimateServiceClient::new(channel),
     })
 }
@@ -97,12 +127,21 @@ impl Server {
     }
 
     async fn all_domains(&mut self) -> Result<Vec<v1::Domain>, Failure> {
+        self.domains_where(Vec::new(), false).await
+    }
+
+    async fn domains_where(
+        &mut self,
+        node_id: Vec<u8>,
+        fresh_only: bool,
+    ) -> Result<Vec<v1::Domain>, Failure> {
         let (mut all, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = v1::ListDomainsRequest {
                 page_size: PAGE_SIZE,
                 page_token,
-                ..Default::default()
+                node_id: node_id.clone(),
+                fresh_only,
             };
             let answer = self.query.list_domains(request).await?.into_inner();
             all.extend(answer.domains);
@@ -129,6 +168,20 @@ impl Server {
             }
         }
         one(ids, "domain", text, "`plimsoll domains` lists them")
+    }
+
+    async fn domain_id_opt(&mut self, text: Option<&str>) -> Result<Vec<u8>, Failure> {
+        match text {
+            Some(text) => self.domain_id(text).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn node_id_opt(&mut self, text: Option<&str>) -> Result<Vec<u8>, Failure> {
+        match text {
+            Some(text) => self.node_id(text).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Finds a node by UUID or by a host name that only one has.
@@ -197,8 +250,14 @@ async fn nodes(server: &mut Server, as_json: bool) -> Result<String, Failure> {
     Ok(table(&head, &nodes.iter().map(row).collect::<Vec<_>>()))
 }
 
-async fn domains(server: &mut Server, as_json: bool) -> Result<String, Failure> {
-    let domains = server.all_domains().await?;
+async fn domains(
+    server: &mut Server,
+    as_json: bool,
+    node: Option<&str>,
+    fresh: bool,
+) -> Result<String, Failure> {
+    let node_id = server.node_id_opt(node).await?;
+    let domains = server.domains_where(node_id, fresh).await?;
     if as_json {
         return Ok(pretty(domains.iter().map(json::domain).collect()));
     }
@@ -222,61 +281,6 @@ async fn domains(server: &mut Server, as_json: bool) -> Result<String, Failure> 
     };
     let head = ["NAME", "DOMAIN", "HOST", "STATE", "OWNER", "MEMORY", "DATA"];
     Ok(table(&head, &domains.iter().map(row).collect::<Vec<_>>()))
-}
-
-async fn series(
-    server: &mut Server,
-    as_json: bool,
-    domain: Option<&str>,
-    metric: &str,
-) -> Result<String, Failure> {
-    let domain_id = match domain {
-        Some(text) => server.domain_id(text).await?,
-        None => Vec::new(),
-    };
-    let selector = v1::SeriesSelector {
-        domain_id,
-        metric: metric.to_owned(),
-        ..Default::default()
-    };
-    let (mut all, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let selector = Some(selector.clone());
-        let request = v1::GetLatestRequest {
-            selector,
-            page_size: PAGE_SIZE,
-            page_token,
-        };
-        let answer = server.query.get_latest(request).await?.into_inner();
-        all.extend(answer.readings);
-        page_token = answer.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    if as_json {
-        return Ok(pretty(all.iter().map(json::reading).collect()));
-    }
-    let row = |reading: &v1::LatestReading| {
-        let series = reading.series.clone().unwrap_or_default();
-        let value = reading.sample.map(|sample| sample.value);
-        let about = if series.domain_id.is_empty() {
-            &series.node_id
-        } else {
-            &series.domain_id
-        };
-        vec![
-            series.metric.clone(),
-            series.part.clone(),
-            or_dash(value),
-            series.unit.clone(),
-            id(about),
-        ]
-    };
-    Ok(table(
-        &["METRIC", "PART", "VALUE", "UNIT", "OF"],
-        &all.iter().map(row).collect::<Vec<_>>(),
-    ))
 }
 
 async fn estimate(server: &mut Server, as_json: bool, asked: &Estimate) -> Result<String, Failure> {
@@ -316,33 +320,9 @@ async fn estimate(server: &mut Server, as_json: bool, asked: &Estimate) -> Resul
     Ok(estimate_text(&asked.domain, &answer))
 }
 
-/// Says in words whether it ends, or what it would take.
-fn verdict_text(said: &v1::MigrationEstimate) -> String {
-    let sure = said
-        .convergence_probability
-        .map_or("unknown".to_owned(), |p| format!("{:.0} %", p * 100.0));
-    let mut needs = Vec::new();
-    if let Some(rate) = said.bandwidth_needed_bytes_per_second {
-        let rate =
-            plimsoll_model::Bandwidth::from_bytes_per_second(u64::try_from(rate).unwrap_or(0));
-        needs.push(rate.to_string());
-    }
-    if let Some(limit) = said.downtime_limit_needed_ms {
-        needs.push(format!("a downtime limit of {}", span(limit as f64)));
-    }
-    let total = bounds(said.total_ms.as_ref(), span);
-    match said.verdict() {
-        v1::Verdict::Converges => format!("moves in {total}, {sure} sure"),
-        v1::Verdict::AtRisk => format!("may not converge ({sure} that it does); if so, in {total}"),
-        v1::Verdict::DoesNotConverge if needs.is_empty() => "will not converge".to_owned(),
-        v1::Verdict::DoesNotConverge => format!("will not converge: needs {}", needs.join(" or ")),
-        v1::Verdict::Unspecified => "cannot be told".to_owned(),
-    }
-}
-
 fn estimate_text(name: &str, answer: &v1::EstimateMigrationResponse) -> String {
     let said = answer.estimate.unwrap_or_default();
-    let verdict = verdict_text(&said);
+    let verdict = words::verdict(&said);
     let rows = vec![
         vec!["total".to_owned(), bounds(said.total_ms.as_ref(), span)],
         vec![
@@ -477,64 +457,4 @@ fn headroom_text(nodes: &[v1::NodeHeadroom]) -> String {
         "LEFT",
     ];
     table(&head, &rows)
-}
-
-async fn migrations(server: &mut Server, as_json: bool) -> Result<String, Failure> {
-    let request = v1::ListMigrationsRequest {
-        page_size: PAGE_SIZE,
-        ..Default::default()
-    };
-    let migrations = server
-        .estimate
-        .list_migrations(request)
-        .await?
-        .into_inner()
-        .migrations;
-    if as_json {
-        return Ok(pretty(migrations.iter().map(json::migration).collect()));
-    }
-    let row = |one: &v1::Migration| {
-        let said = one
-            .prediction
-            .as_ref()
-            .and_then(|said| said.estimate)
-            .unwrap_or_default();
-        let was = one.outcome.unwrap_or_default();
-        let error = one.error.unwrap_or_default();
-        let end = one.outcome.map_or("running".to_owned(), |was| {
-            was.end()
-                .as_str_name()
-                .trim_start_matches("MIGRATION_END_")
-                .to_lowercase()
-        });
-        vec![
-            one.domain_name.clone(),
-            said.verdict()
-                .as_str_name()
-                .trim_start_matches("VERDICT_")
-                .to_lowercase(),
-            end,
-            bounds(said.total_ms.as_ref(), span),
-            was.total_ms.map_or("-".to_owned(), |ms| span(ms as f64)),
-            error
-                .total_error_ratio
-                .map_or("-".to_owned(), |ratio| format!("{:+.0} %", ratio * 100.0)),
-            bounds(said.downtime_ms.as_ref(), span),
-            was.downtime_ms.map_or("-".to_owned(), |ms| span(ms as f64)),
-        ]
-    };
-    let head = [
-        "DOMAIN",
-        "SAID",
-        "ENDED",
-        "TOTAL SAID",
-        "TOTAL",
-        "ERROR",
-        "DOWNTIME SAID",
-        "DOWNTIME",
-    ];
-    Ok(table(
-        &head,
-        &migrations.iter().map(row).collect::<Vec<_>>(),
-    ))
 }

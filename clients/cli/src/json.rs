@@ -60,6 +60,135 @@ pub(crate) fn reading(reading: &v1::LatestReading) -> Value {
     })
 }
 
+fn findings(all: &[v1::ConstraintFinding]) -> Value {
+    let one = |one: &v1::ConstraintFinding| {
+        json!({"constraint": one.constraint, "outcome": one.outcome().as_str_name(),
+               "evidence": one.evidence})
+    };
+    all.iter().map(one).collect()
+}
+
+/// Renders the judgement of a move to one node.
+pub(crate) fn feasibility(one: &v1::TargetFeasibility) -> Value {
+    json!({"node_id": id(&one.node_id), "hostname": one.hostname,
+           "outcome": one.outcome().as_str_name(), "findings": findings(&one.findings)})
+}
+
+/// Renders targets in their order.
+pub(crate) fn targets(answer: &v1::RankTargetsResponse) -> Value {
+    let term = |one: &v1::ScoreTerm| json!({"name": one.name, "value": one.value, "weight": one.weight, "evidence": one.evidence});
+    let target = |one: &v1::RankedTarget| {
+        json!({"node_id": id(&one.node_id), "hostname": one.hostname, "score": one.score,
+               "terms": one.terms.iter().map(term).collect::<Vec<_>>(),
+               "concerns": findings(&one.concerns),
+               "estimate": one.estimate.as_ref().map_or(Value::Null, estimate)})
+    };
+    let excluded = |one: &v1::ExcludedTarget| {
+        json!({"node_id": id(&one.node_id), "hostname": one.hostname,
+               "reasons": findings(&one.reasons)})
+    };
+    json!({
+        "source_node_id": id(&answer.source_node_id),
+        "targets": answer.targets.iter().map(target).collect::<Vec<_>>(),
+        "excluded": answer.excluded.iter().map(excluded).collect::<Vec<_>>(),
+        "envelope": envelope(answer.envelope.as_ref()),
+    })
+}
+
+/// Renders the plan that empties a node.
+pub(crate) fn evacuation(answer: &v1::EstimateEvacuationResponse) -> Value {
+    let one = |one: &v1::PlannedMove| {
+        json!({"domain_id": id(&one.domain_id), "domain_name": one.domain_name,
+               "target_node_id": id(&one.target_node_id), "target_hostname": one.target_hostname,
+               "bandwidth_bytes_per_second": one.bandwidth_bytes_per_second,
+               "total_p50_ms": one.total_p50_ms, "total_p90_ms": one.total_p90_ms})
+    };
+    let wave = |wave: &v1::PlannedWave| {
+        json!({"moves": wave.moves.iter().map(one).collect::<Vec<_>>(),
+               "total_p50_ms": wave.total_p50_ms, "total_p90_ms": wave.total_p90_ms})
+    };
+    let stuck = |one: &v1::StuckDomain| {
+        json!({"domain_id": id(&one.domain_id), "domain_name": one.domain_name,
+               "reasons": one.reasons})
+    };
+    json!({
+        "waves": answer.waves.iter().map(wave).collect::<Vec<_>>(),
+        "stuck": answer.stuck.iter().map(stuck).collect::<Vec<_>>(),
+        "makespan_p50_ms": answer.makespan_p50_ms, "makespan_p90_ms": answer.makespan_p90_ms,
+        "concurrency": answer.concurrency, "meets_deadline": answer.meets_deadline,
+        "envelope": envelope(answer.envelope.as_ref()),
+    })
+}
+
+/// Renders a conflict.
+pub(crate) fn conflict(one: &v1::Conflict) -> Value {
+    let side = |side: &v1::ConflictSide| {
+        json!({"node_id": id(&side.node_id), "hostname": side.hostname, "state": side.state,
+               "since_time_ms": time(side.since_time.as_ref()),
+               "last_seen_time_ms": time(side.last_seen_time.as_ref())})
+    };
+    json!({"domain_id": id(&one.domain_id), "domain_name": one.domain_name, "alarm": one.alarm,
+           "since_time_ms": time(one.since_time.as_ref()),
+           "sides": one.sides.iter().map(side).collect::<Vec<_>>()})
+}
+
+/// Renders the values of one series.
+pub(crate) fn samples(one: &v1::RangeSeries) -> Value {
+    let series = one.series.clone().unwrap_or_default();
+    let samples: Vec<Value> = one
+        .samples
+        .iter()
+        .map(|sample| json!({"end_time_ms": time(sample.end_time.as_ref()), "value": sample.value}))
+        .collect();
+    json!({
+        "node_id": id(&series.node_id), "domain_id": id(&series.domain_id), "metric": series.metric,
+        "part": series.part, "unit": series.unit, "counter": series.counter, "samples": samples,
+    })
+}
+
+/// Renders an event.
+pub(crate) fn event(seen: &v1::SeenEvent) -> Value {
+    use v1::event::Kind;
+    let event = seen.event.clone().unwrap_or_default();
+    let (kind, what) = match event.kind.as_ref() {
+        None => ("unknown", Value::Null),
+        Some(Kind::DomainStateChanged(change)) => (
+            "domain_state_changed",
+            json!({"state": change.state().as_str_name(), "detail": change.detail}),
+        ),
+        Some(Kind::MigrationStarted(start)) => (
+            "migration_started",
+            json!({"role": start.role().as_str_name(), "downtime_limit_ms": start.downtime_limit_ms,
+                   "bandwidth_cap_bytes_per_second": start.bandwidth_cap_bytes_per_second}),
+        ),
+        Some(Kind::MigrationIteration(pass)) => (
+            "migration_iteration",
+            json!({"number": pass.number, "elapsed_ms": pass.elapsed_ms,
+                   "remaining_bytes": pass.remaining_bytes,
+                   "dirty_bytes_per_second": pass.dirty_bytes_per_second}),
+        ),
+        Some(Kind::MigrationEnded(end)) => (
+            "migration_ended",
+            json!({"end": end.end().as_str_name(), "total_ms": end.total_ms,
+                   "downtime_ms": end.downtime_ms}),
+        ),
+    };
+    json!({
+        "seen_time_ms": time(event.seen_time.as_ref()), "node_id": id(&seen.node_id),
+        "domain_id": id(&event.domain_id), "kind": kind, "what": what,
+    })
+}
+
+/// Renders a gap.
+pub(crate) fn gap(seen: &v1::SeenGap) -> Value {
+    let gap = seen.gap.clone().unwrap_or_default();
+    json!({
+        "node_id": id(&seen.node_id), "declared_time_ms": time(seen.declared_time.as_ref()),
+        "first_sequence": gap.first_sequence, "last_sequence": gap.last_sequence,
+        "reading_count": gap.reading_count, "reason": gap.reason().as_str_name(),
+    })
+}
+
 fn envelope(envelope: Option<&v1::Envelope>) -> Value {
     let Some(one) = envelope else {
         return Value::Null;
@@ -168,5 +297,6 @@ pub(crate) fn migration(one: &v1::Migration) -> Value {
         "outcome": outcome, "error": error, "iterations": iterations,
         "prediction": one.prediction.as_ref().map_or(Value::Null, estimate),
         "prediction_origin": one.prediction_origin().as_str_name(),
+        "unknown_end_reason": one.unknown_end_reason,
     })
 }

@@ -1,0 +1,295 @@
+//! Gathers what is known of a guest and of both ends of its move, and has
+//! `plimsoll_estimate::feasibility` judge it. It holds no constraint of its own.
+
+use std::time::Duration;
+
+use plimsoll_estimate::Policy;
+use plimsoll_estimate::feasibility::{
+    self, Constraint, Disk, Finding, Guest, Host, Limits, Move, Path,
+};
+use plimsoll_estimate::headroom::{Headroom, HostState, MoveCost};
+use plimsoll_model::{
+    Bandwidth, ByteSize, DomainId, Metric, MigrationMode, NodeFacts, NodeId, Part, SeriesKey,
+    Subject, UnixMillis,
+};
+
+use crate::known::{DomainRow, Known};
+use crate::planner::{self, Answer, Question};
+use crate::room;
+use crate::witness::Witness;
+
+/// One thread sends and one receives, and each fills one processor at most.
+const MOVE_CPU_MILLIONTHS: u64 = 1_000_000;
+/// Requests to disks are counted over this span.
+const REQUESTS_SPAN: Duration = Duration::from_secs(600);
+/// A disk that is busy for less than this share tells nothing of what it could do.
+const BUSY_MIN: f64 = 0.05;
+
+/// One end of a move.
+pub(crate) struct End {
+    pub(crate) node: NodeId,
+    pub(crate) host: Host,
+    pub(crate) bandwidth: Option<Bandwidth>,
+    pub(crate) state: Option<(HostState, Headroom)>,
+}
+
+/// What a move to one node was judged from, and the judgement.
+pub(crate) struct Weighed {
+    pub(crate) target: End,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) estimate: Option<Answer>,
+}
+
+/// Weighs the moves of one domain.
+pub(crate) struct Scales<'a> {
+    known: &'a Known,
+    row: &'a DomainRow,
+    limits: Limits,
+    assumed: Bandwidth,
+    moves: Vec<(DomainId, NodeId, Option<NodeId>)>,
+    guest: Guest,
+    pub(crate) source: End,
+}
+
+impl<'a> Scales<'a> {
+    pub(crate) fn new(
+        known: &'a Known,
+        row: &'a DomainRow,
+        witness: &Witness,
+        limits: Limits,
+        assumed: Bandwidth,
+    ) -> Self {
+        let moves = witness.moves();
+        let rows = known.domain(row.facts.domain);
+        let runs_on = rows.iter().filter(|row| row.runs());
+        let guest = Guest {
+            vcpu_count: row.facts.vcpu_count,
+            memory: row.facts.memory_max,
+            machine: row.facts.machine.clone(),
+            cpu_model: row.facts.cpu_model.clone(),
+            huge_pages: row.facts.huge_pages,
+            // No agent tells it yet.
+            pinned: None,
+            host_device_count: row.facts.host_device_count,
+            disks: row
+                .facts
+                .disks
+                .iter()
+                .filter(|disk| disk.source.is_some())
+                .map(disk)
+                .collect(),
+            iops: guest_requests(known, row),
+            runs_on: runs_on.map(|row| known.hostname(row.facts.node)).collect(),
+            moving: moves.iter().any(|(domain, ..)| *domain == row.facts.domain),
+        };
+        let source = end(known, row.facts.node, row.facts.domain, &moves);
+        Self {
+            known,
+            row,
+            limits,
+            assumed,
+            moves,
+            guest,
+            source,
+        }
+    }
+
+    /// Judges the move to one node.
+    pub(crate) fn weigh(&self, target: NodeId) -> Weighed {
+        self.weigh_with(target, self.estimate(target, None))
+    }
+
+    /// Judges the move to one node by everything but whether it would come to an end.
+    pub(crate) fn weigh_without_estimate(&self, target: NodeId) -> Weighed {
+        let mut weighed = self.weigh_with(target, None);
+        weighed
+            .findings
+            .retain(|one| one.constraint != Constraint::Convergence);
+        weighed
+    }
+
+    fn weigh_with(&self, target: NodeId, estimate: Option<Answer>) -> Weighed {
+        let target = end(self.known, target, self.row.facts.domain, &self.moves);
+        let rtt = self.known.latest(&SeriesKey {
+            subject: Subject::Node(self.source.node),
+            metric: Metric::HostNetPathRttP50,
+            part: Part::named(&target.node.to_string()).unwrap_or_else(|_| Part::whole()),
+        });
+        let path = Path {
+            rtt_ns: rtt.map(|rtt| rtt.value),
+            verdict: estimate.as_ref().map(|made| made.estimate.verdict),
+            bandwidth_needed: estimate
+                .as_ref()
+                .and_then(|made| made.estimate.bandwidth_needed),
+        };
+        let one = Move {
+            guest: &self.guest,
+            source: &self.source.host,
+            target: &target.host,
+            path,
+        };
+        let findings = feasibility::check(&one, &self.limits);
+        Weighed {
+            target,
+            findings,
+            estimate,
+        }
+    }
+
+    /// Estimates the move to one node, over a path of a bandwidth if it is told.
+    pub(crate) fn estimate(&self, target: NodeId, bandwidth: Option<Bandwidth>) -> Option<Answer> {
+        let question = Question {
+            target: Some(target),
+            policy: Policy::qemu(MigrationMode::Precopy),
+            path_bandwidth: bandwidth,
+        };
+        let now = self.known.clock.now();
+        planner::plan(self.known, self.row, &question, now, self.assumed).ok()
+    }
+}
+
+fn disk(disk: &plimsoll_model::DiskFacts) -> Disk {
+    Disk {
+        target: disk.target.clone(),
+        shared: disk.shared,
+    }
+}
+
+fn end(
+    known: &Known,
+    node: NodeId,
+    domain: DomainId,
+    moves: &[(DomainId, NodeId, Option<NodeId>)],
+) -> End {
+    let now = known.clock.now();
+    let heard = known
+        .store
+        .nodes()
+        .into_iter()
+        .find(|seen| seen.node == node);
+    let silent = heard.map_or(Duration::MAX, |seen| now.since(seen.last));
+    let facts = known
+        .node_facts(node)
+        .map(|(facts, _)| facts)
+        .unwrap_or_default();
+    let cost = MoveCost {
+        cpu_millionths: MOVE_CPU_MILLIONTHS,
+        ..MoveCost::default()
+    };
+    let state = room::while_moving(known, (node, &facts), &cost);
+    let touches = |(_, source, target): &&(DomainId, NodeId, Option<NodeId>)| {
+        *source == node || *target == Some(node)
+    };
+    let rows = known.domain(domain);
+    let host = Host {
+        name: known.hostname(node),
+        silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
+        hypervisor: facts.hypervisor_type.clone(),
+        qemu_version: facts.qemu_version.clone(),
+        cpu_model: facts.cpu_model.clone(),
+        mtu_bytes: migration_mtu(&facts),
+        huge_pages_free: huge_pages_free(known, node),
+        room: state.as_ref().map(|(_, room)| *room),
+        iops_free: requests_free(known, node, now),
+        move_count: u32::try_from(moves.iter().filter(touches).count()).unwrap_or(u32::MAX),
+        sees_guest: rows.iter().any(|row| row.facts.node == node && row.fresh),
+        cpu_flags: facts.cpu_flags,
+        migration_address: facts.migration_address,
+    };
+    End {
+        node,
+        host,
+        bandwidth: facts.migration_bandwidth,
+        state,
+    }
+}
+
+fn migration_mtu(facts: &NodeFacts) -> Option<u32> {
+    let name = facts.migration_interface.as_ref()?;
+    let card = facts.interfaces.iter().find(|card| card.name == *name)?;
+    card.mtu_bytes
+}
+
+/// Adds up free huge pages of all sizes; each part is the size of a page in KiB.
+fn huge_pages_free(known: &Known, node: NodeId) -> Option<ByteSize> {
+    let mut bytes = None;
+    for key in known.parts(Subject::Node(node), Metric::HostHugepagesFree) {
+        let (kib, pages) = key
+            .part
+            .as_str()
+            .parse::<u64>()
+            .ok()
+            .zip(known.latest(&key))?;
+        let size = kib.saturating_mul(1_024).saturating_mul(pages.value);
+        bytes = Some(bytes.unwrap_or(0_u64).saturating_add(size));
+    }
+    bytes.map(ByteSize::from_bytes)
+}
+
+/// Returns the mean growth per second of a counter over the span; nothing if it was not read twice.
+fn mean_rate(known: &Known, key: &SeriesKey, now: UnixMillis) -> Option<f64> {
+    let rates = known.store.rate(key, now.minus(REQUESTS_SPAN), now);
+    let seconds: f64 = rates
+        .iter()
+        .map(|rate| rate.end.since(rate.begin).as_secs_f64())
+        .sum();
+    let grown: f64 = rates.iter().map(|rate| rate.increase as f64).sum();
+    (seconds > 0.0).then(|| grown / seconds)
+}
+
+fn sum_rates(known: &Known, subject: Subject, metrics: [Metric; 2]) -> Option<f64> {
+    let now = known.clock.now();
+    let mut sum = None;
+    for metric in metrics {
+        for key in known.parts(subject, metric) {
+            let rate = mean_rate(known, &key, now)?;
+            sum = Some(sum.unwrap_or(0.0) + rate);
+        }
+    }
+    sum
+}
+
+/// Rounds a rate that is not negative.
+fn whole(rate: f64) -> Option<u64> {
+    format!("{rate:.0}").parse().ok()
+}
+
+fn guest_requests(known: &Known, row: &DomainRow) -> Option<u64> {
+    if row.facts.disks.iter().all(|disk| disk.source.is_none()) {
+        return Some(0);
+    }
+    let metrics = [Metric::VmBlockRdReqs, Metric::VmBlockWrReqs];
+    sum_rates(known, row.subject(), metrics).and_then(whole)
+}
+
+/// Guesses how many requests the best disk of a node can still serve, from how busy it is with those it
+/// serves now; nothing where no disk is busy enough to tell.
+fn requests_free(known: &Known, node: NodeId, now: UnixMillis) -> Option<u64> {
+    let subject = Subject::Node(node);
+    let mut best = None;
+    for busy in known.parts(subject, Metric::HostDiskIoTime) {
+        let Some(share) = mean_rate(known, &busy, now).map(|ns| ns / 1e9) else {
+            continue;
+        };
+        let rate = |metric| {
+            let part = busy.part.clone();
+            mean_rate(
+                known,
+                &SeriesKey {
+                    subject,
+                    metric,
+                    part,
+                },
+                now,
+            )
+        };
+        let served = rate(Metric::HostDiskRdOps).zip(rate(Metric::HostDiskWrOps));
+        let Some((read, written)) = served.filter(|_| share >= BUSY_MIN) else {
+            continue;
+        };
+        let served = read + written;
+        let free = (served / share.min(1.0) - served).max(0.0);
+        best = Some(f64::max(best.unwrap_or(0.0), free));
+    }
+    best.and_then(whole)
+}
