@@ -83,14 +83,15 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// The file is not what is expected; the source names key and line.
-    #[error("{} is not a configuration; `plimsoll-aggregator config default` prints every key", path.display())]
+    /// A line of the file is not what is expected.
+    #[error("{}:{line}: {problem}; `plimsoll-aggregator default-config` prints every key", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Key and line.
-        #[source]
-        source: toml::de::Error,
+        /// The line; the first is 1.
+        line: usize,
+        /// What is wrong, with the key, in one line.
+        problem: String,
     },
     /// A value lies outside what is allowed.
     #[error("{key}: {problem}")]
@@ -112,9 +113,10 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        toml::from_str(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
-            source,
+            line: line_of(&text, error.span().map_or(0, |span| span.start)),
+            problem: error.message().replace('\n', " "),
         })
     }
 
@@ -183,6 +185,12 @@ impl Config {
     }
 }
 
+/// Returns the line in which a byte of a text lies; the first is 1.
+fn line_of(text: &str, byte: usize) -> usize {
+    let before = text.bytes().take(byte);
+    before.filter(|byte| *byte == b'\n').count() + 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,14 +202,24 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_its_line() {
-        let error =
-            toml::from_str::<Config>("interval = \"10s\"\nlisten_addr = \"x\"").unwrap_err();
-        let text = error.to_string();
+    fn an_unknown_key_is_one_line_that_names_file_line_and_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("aggregator.toml");
+        let refused = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let error = anyhow::Error::from(Config::load(Some(&path)).unwrap_err());
+            let text = format!("{error:#}");
+            assert_eq!(text.lines().count(), 1, "{text}");
+            text
+        };
+        let text = refused("interval = \"10s\"\nlisten_addr = \"x\"\n");
+        assert!(text.contains("aggregator.toml:2: "), "{text}");
         assert!(
-            text.contains("line 2") && text.contains("listen_addr"),
+            text.contains("listen_addr") && text.contains("default-config"),
             "{text}"
         );
+        let text = refused("\n\n[limits]\nrtt_max = 5\n");
+        assert!(text.contains("aggregator.toml:4: "), "{text}");
     }
 
     #[test]
