@@ -26,6 +26,7 @@ mod range;
 mod record;
 mod sealed;
 mod sessions;
+mod steps;
 mod store;
 
 pub use check::{Report, check, dump, rebuild_index};
@@ -34,4 +35,5 @@ pub use range::Range;
 pub use record::{
     Appended, Document, EventFilter, NodeSeen, Rate, Record, SeriesFilter, StoreOptions, Upkeep,
 };
+pub use steps::{Function, STEPS_MAX, Step, Steps, StepsError};
 pub use store::Store;
