@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plimsoll_model::{Bandwidth, ByteSize, NodeId, OvercommitFacts};
+use plimsoll_proto::dial::Credentials;
 
 pub use raw::{Access, Dirty, LogFormat, Raw};
 
@@ -87,6 +88,8 @@ pub struct Libvirt {
 pub struct Config {
     /// Where the aggregator listens.
     pub aggregator: String,
+    /// What the agent identifies itself with; absent where there is no TLS.
+    pub credentials: Option<Credentials>,
     /// Where the agent keeps its spool.
     pub state_dir: PathBuf,
     /// Time between two looks.
@@ -184,8 +187,10 @@ mod tests {
             .map(|line| line.strip_prefix("#: ").unwrap_or(line))
             .flat_map(|line| [line, "\n"])
             .collect();
-        let raw = parse(&uncommented, "default").unwrap();
-        assert!(check::check(&raw).is_ok());
+        let mut raw = parse(&uncommented, "default").unwrap();
+        assert!(check::check(&raw).unwrap_err().message.contains("https://"));
+        raw.aggregator = "https://aggregator.example.org:7077".to_owned();
+        assert!(check::check(&raw).unwrap().credentials.is_some());
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     };
     let uplink = Uplink {
         url: config.aggregator.clone(),
+        credentials: config.credentials.clone(),
         node,
         spool: spool.clone(),
         clock: Arc::clone(&clock),

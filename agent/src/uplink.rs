@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plimsoll_model::{Clock, NodeId, SessionId};
+use plimsoll_proto::dial::{self, Credentials, DialError};
 use plimsoll_proto::v1::ingest_service_client::IngestServiceClient;
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::spool::{Spool, chain};
 
@@ -54,6 +55,8 @@ impl SharedSpool {
 pub struct Uplink {
     /// Where the aggregator listens.
     pub url: String,
+    /// What the agent identifies itself with; absent where there is no TLS.
+    pub credentials: Option<Credentials>,
     /// The node, told where there is no certificate to tell it.
     pub node: NodeId,
     /// What is sent.
@@ -69,15 +72,9 @@ pub struct Uplink {
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// The URL cannot be used.
-    #[error("{url:?} is not a URL of an aggregator; correct `aggregator`")]
-    Url {
-        /// The URL.
-        url: String,
-        /// Why.
-        #[source]
-        source: tonic::transport::Error,
-    },
+    /// The URL or the certificates cannot be used.
+    #[error("`aggregator` or `[tls]` cannot be used")]
+    Dial(#[from] DialError),
     /// Nobody answers.
     #[error(
         "cannot reach the aggregator at {url}; start it, or correct `aggregator` in the configuration"
@@ -176,8 +173,7 @@ impl Uplink {
 
     async fn connect(&self) -> Result<IngestServiceClient<Channel>, StreamError> {
         let url = || self.url.clone();
-        let endpoint = Endpoint::from_shared(self.url.clone())
-            .map_err(|source| StreamError::Url { url: url(), source })?
+        let endpoint = dial::endpoint(&self.url, self.credentials.as_ref())?
             .connect_timeout(CONNECT_MAX)
             .http2_keep_alive_interval(KEEPALIVE_EVERY)
             .keep_alive_timeout(KEEPALIVE_WAIT)

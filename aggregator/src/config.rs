@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::guard::tls::TlsFiles;
+
 /// The commented default configuration, as packages ship it; a test holds it equal to the defaults.
 pub const DEFAULT_TEXT: &str = include_str!("../default.toml");
 
@@ -31,6 +33,9 @@ pub struct Config {
     pub assumed_bandwidth: String,
     /// What a feasible move may cost, unless a caller says otherwise.
     pub limits: Limits,
+    /// Certificates; without them everybody who reaches the port may do all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
 }
 
 /// What a feasible move may cost. Every key has a default.
@@ -67,6 +72,7 @@ impl Default for Config {
             retention: Duration::from_secs(15 * 24 * 3600),
             assumed_bandwidth: "1Gbit/s".to_owned(),
             limits: Limits::default(),
+            tls: None,
         }
     }
 }
@@ -145,10 +151,12 @@ impl Config {
 
     /// Checks what a type cannot say; call it when flags have been applied.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.listen.ip().is_loopback() && !self.allow_plaintext_listen {
+        let open = self.tls.is_none() && !self.allow_plaintext_listen;
+        if open && !self.listen.ip().is_loopback() {
             let problem = format!(
-                "{} is reachable from other machines and there is no TLS; bind 127.0.0.1, or set \
-                 allow_plaintext_listen = true on a network where every machine is trusted",
+                "{} is reachable from other machines and there is no TLS; set [tls] (`pki init` \
+                 makes certificates), bind 127.0.0.1, or set allow_plaintext_listen = true on a \
+                 network where every machine is trusted",
                 self.listen
             );
             return Err(ConfigError::Value {

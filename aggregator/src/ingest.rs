@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::guard::Caller;
 use crate::roster::{Place, Roster};
 use crate::witness::Witness;
 use crate::writer::{WriteError, Writer};
@@ -59,11 +60,13 @@ impl IngestService for Ingest {
         &self,
         request: Request<Streaming<v1::IngestRequest>>,
     ) -> Result<Response<Self::IngestStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        let caller = caller.ok_or_else(|| Status::unauthenticated("nobody is known here"))?;
         let mut frames = request.into_inner();
         let (replies, answers) = mpsc::channel(REPLIES_MAX);
         let ingest = self.clone();
         tokio::spawn(async move {
-            if let Err(status) = ingest.serve(&mut frames, &replies).await {
+            if let Err(status) = ingest.serve(&caller, &mut frames, &replies).await {
                 tracing::info!(code = ?status.code(), message = status.message(), "stream ended");
                 drop(replies.send(Err(status)).await);
             }
@@ -75,6 +78,7 @@ impl IngestService for Ingest {
 impl Ingest {
     async fn serve(
         &self,
+        caller: &Caller,
         frames: &mut Streaming<v1::IngestRequest>,
         replies: &Replies,
     ) -> Result<(), Status> {
@@ -88,8 +92,9 @@ impl Ingest {
             }
             None => return Ok(()),
         };
+        let node = who_sends(caller, &hello)?;
         let (mut session, welcome) = self
-            .greet(&hello, replies)
+            .greet(node, &hello, replies)
             .map_err(|error| refused(&error))?;
         let place = self.roster.sit(session.node);
         tracing::info!(node = %session.node, session = %session.session, "stream opened");
@@ -100,6 +105,7 @@ impl Ingest {
 
     fn greet(
         &self,
+        node: NodeId,
         hello: &v1::Hello,
         replies: &Replies,
     ) -> Result<(Session, v1::Welcome), ParseError> {
@@ -110,7 +116,6 @@ impl Ingest {
             );
             return Err(ParseError::new("hello.protocol_version", problem));
         }
-        let node = parse::node_id("hello.claimed_node_id", &hello.claimed_node_id)?;
         let session = parse::session_id("hello.session_id", &hello.session_id)?;
         let durable = self.store.durable_sequence(node, session).unwrap_or(0);
         let welcome = v1::Welcome {
@@ -250,6 +255,30 @@ async fn answer(replies: &Replies, frame: Reply) -> Result<(), Status> {
         .send(Ok(v1::IngestResponse { frame: Some(frame) }))
         .await
         .map_err(|_| Status::cancelled("the agent has left"))
+}
+
+/// Returns the node whose agent sends: the one of its certificate, and only where none is asked for
+/// the one it claims to be. A claim that contradicts the certificate is a node set up wrongly.
+fn who_sends(caller: &Caller, hello: &v1::Hello) -> Result<NodeId, Status> {
+    let claimed = || {
+        parse::node_id_opt("hello.claimed_node_id", &hello.claimed_node_id)
+            .map_err(|error| refused(&error))
+    };
+    let Some(node) = caller.node() else {
+        return claimed()?.ok_or_else(|| {
+            refused(&ParseError::new(
+                "hello.claimed_node_id",
+                "is missing, and there is no certificate to tell the node",
+            ))
+        });
+    };
+    match claimed()? {
+        Some(other) if other != node => Err(Status::permission_denied(format!(
+            "the certificate is of node {node}, but the agent says it runs on {other}; issue a \
+             certificate for {other}, or correct [node] id in the agent's configuration"
+        ))),
+        _ => Ok(node),
+    }
 }
 
 fn refused(error: &ParseError) -> Status {

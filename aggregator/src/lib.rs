@@ -2,6 +2,7 @@
 //!
 //! One batch comes in through [`ingest`], is written by [`writer`] and acknowledged once durable.
 //! [`query`] tells what was seen; [`forecast`] what is expected, by way of [`planner`] and [`room`];
+//! [`guard`] decides who comes in and who may ask for what;
 //! [`witness`] holds each finished migration against the prediction made before it.
 
 pub mod advise;
@@ -9,6 +10,7 @@ pub mod answer;
 pub mod config;
 mod conflict;
 pub mod forecast;
+pub mod guard;
 pub mod ingest;
 pub mod known;
 mod metrics;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use plimsoll_aggregator::config::{Config, ConfigError, DEFAULT_TEXT};
+use plimsoll_aggregator::guard::pki;
 use plimsoll_aggregator::serve::serve;
-use plimsoll_model::SystemClock;
+use plimsoll_model::{Clock as _, NodeId, SystemClock};
 use tracing_subscriber::EnvFilter;
 
 /// Exit code of a configuration that is not taken (sysexits.h, EX_CONFIG).
@@ -37,6 +38,12 @@ enum Command {
     /// Look after a store that no aggregator has open.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Make certificates for a small site.
+    Pki {
+        /// What to make.
+        #[command(subcommand)]
+        make: Pki,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,6 +63,61 @@ enum StoreCommand {
         /// Directory of the store.
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Pki {
+    /// Make an authority: DIR/ca.pem and DIR/ca.key.
+    Init {
+        /// Where the files go; made if it is not there.
+        dir: PathBuf,
+        /// Name of the site, the first part of every name the authority signs.
+        #[arg(long, default_value = "plimsoll")]
+        trust_domain: String,
+    },
+    /// Make one certificate and its key, signed by the authority in DIR.
+    Issue {
+        /// Where the authority is and the files go.
+        dir: PathBuf,
+        /// For whom.
+        #[command(flatten)]
+        holder: Holder,
+        /// How long it is good, in days.
+        #[arg(long, default_value_t = 397)]
+        days: u32,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Holder {
+    /// The agent of a node, by the node's UUID.
+    #[arg(long)]
+    node: Option<NodeId>,
+    /// A planner, by name.
+    #[arg(long)]
+    planner: Option<String>,
+    /// An operator, by name.
+    #[arg(long)]
+    operator: Option<String>,
+    /// The aggregator, by the host names and addresses it is reached at.
+    #[arg(long, num_args = 1..)]
+    server: Vec<String>,
+}
+
+impl From<Holder> for pki::Holder {
+    fn from(holder: Holder) -> Self {
+        let Holder {
+            node,
+            planner,
+            operator,
+            server,
+        } = holder;
+        node.map(Self::Node)
+            .or(planner.map(Self::Planner))
+            .or(operator.map(Self::Operator))
+            .unwrap_or(Self::Server(server))
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -117,6 +179,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::DefaultConfig => write!(out, "{DEFAULT_TEXT}")?,
         Command::CheckConfig(settings) => write!(out, "{}", toml::to_string(&settings.config()?)?)?,
         Command::Store(command) => return look_after(&command, &mut out),
+        Command::Pki { make } => {
+            let now = SystemClock::new().now();
+            let written = match make {
+                Pki::Init { dir, trust_domain } => pki::init(&dir, &trust_domain, now)?,
+                Pki::Issue { dir, holder, days } => pki::issue(&dir, &holder.into(), days, now)?,
+            };
+            writeln!(out, "certificate {}", written.certificate.display())?;
+            writeln!(out, "key         {}", written.key.display())?;
+        }
         Command::Run(settings) => {
             let config = settings.config()?;
             let filter =

@@ -12,12 +12,17 @@ use plimsoll_proto::v1::planner_service_server::PlannerServiceServer;
 use plimsoll_proto::v1::query_service_server::QueryServiceServer;
 use plimsoll_store::{Store, StoreOptions, Upkeep};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
 
 use crate::advise::Advise;
 use crate::config::Config;
 use crate::forecast::Forecast;
+use crate::guard::door::Door;
+use crate::guard::rules::Rules;
+use crate::guard::tls::Current;
 use crate::ingest::Ingest;
 use crate::known::Known;
 use crate::metrics;
@@ -32,6 +37,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(2);
 /// Calls that one connection may have open.
 const STREAMS_MAX: u32 = 64;
+/// Bytes of headers that one call may have.
+const HEADERS_MAX: u32 = 16 << 10;
 
 /// Serves until `stop` is ready; then closes streams and seals nothing more.
 pub async fn serve(
@@ -39,6 +46,10 @@ pub async fn serve(
     clock: Arc<dyn Clock>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    let tls = match &config.tls {
+        Some(files) => Some(Arc::new(Current::load(files.clone())?)),
+        None => None,
+    };
     let store = open(config)?;
     let assumed: Bandwidth = config.assumed_bandwidth.parse()?;
     let roster = Arc::new(Roster::default());
@@ -59,14 +70,14 @@ pub async fn serve(
     };
     let upkeep = tokio::spawn(keep(Arc::clone(&store), Arc::clone(&witness), clock));
     let listener = bind(config).await?;
-    tracing::info!(listen = %listener.local_addr()?, data_dir = %config.data_dir.display(), "serving");
-    let (health, health_service) = tonic_health::server::health_reporter();
-    tell_healthy(&health).await;
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(plimsoll_proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
+    tracing::info!(
+        listen = %listener.local_addr()?,
+        data_dir = %config.data_dir.display(),
+        tls = tls.is_some(),
+        "serving"
+    );
+    let following = tls.clone().map(|current| tokio::spawn(current.follow()));
+    let lines = Door::new(tls).open(listener);
     let (told, mut stopping) = tokio::sync::watch::channel(false);
     let drained = told.subscribe();
     tokio::spawn(async move {
@@ -75,35 +86,57 @@ pub async fn serve(
     });
     let scrapes = scrapes(config, known.clone())?;
     let advise = Advise::new(config, &known, &witness, assumed);
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .max_concurrent_streams(Some(STREAMS_MAX))
-        .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .add_service(IngestServiceServer::new(ingest))
-        .add_service(QueryServiceServer::new(Query {
-            known: known.clone(),
-        }))
-        .add_service(PlannerServiceServer::new(advise))
-        .add_service(EstimateServiceServer::new(Forecast {
-            known,
-            witness,
-            assumed,
-        }))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+    let forecast = Forecast {
+        known: known.clone(),
+        witness,
+        assumed,
+    };
+    let server = services(ingest, Query { known }, forecast, advise)
+        .await?
+        .serve_with_incoming_shutdown(ReceiverStream::new(lines), async move {
             stopping.wait_for(|told| *told).await.ok();
         });
     let whole = until_drained(server, drained).await?;
     upkeep.abort();
     scrapes.abort();
+    if let Some(following) = following {
+        following.abort();
+    }
     if whole {
         tokio::task::spawn_blocking(move || thread.join())
             .await?
             .ok();
     }
     Ok(())
+}
+
+/// Puts the services behind the table of who may call what.
+async fn services(
+    ingest: Ingest,
+    query: Query,
+    forecast: Forecast,
+    advise: Advise,
+) -> anyhow::Result<Router<Stack<Rules, Identity>>> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    tell_healthy(&health).await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(plimsoll_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .max_concurrent_streams(Some(STREAMS_MAX))
+        .http2_max_header_list_size(Some(HEADERS_MAX))
+        .layer(Rules)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(IngestServiceServer::new(ingest))
+        .add_service(QueryServiceServer::new(query))
+        .add_service(PlannerServiceServer::new(advise))
+        .add_service(EstimateServiceServer::new(forecast)))
 }
 
 async fn bind(config: &Config) -> anyhow::Result<TcpListener> {

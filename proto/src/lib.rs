@@ -2,8 +2,10 @@
 //! and the words of `plimsoll-model`.
 //!
 //! [`parse`] believes nothing and may refuse; [`render`] cannot fail. Inside the doors types cannot be
-//! wrong, so nobody checks again. This crate opens no connection and knows no agent or aggregator.
+//! wrong, so nobody checks again. [`dial`] says how an
+//! aggregator is reached. This crate opens no connection and knows no agent or aggregator.
 
+pub mod dial;
 pub mod limits;
 pub mod parse;
 pub mod render;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use plimsoll_model::{ByteSize, OvercommitFacts, Ratio};
+use plimsoll_proto::dial::Credentials;
 
 use super::{Config, Dirty, Libvirt, Raw};
 
@@ -41,7 +42,7 @@ where
 
 /// Checks every value.
 pub(super) fn check(raw: &Raw) -> Result<Config, Wrong> {
-    check_aggregator(&raw.aggregator)?;
+    let credentials = check_aggregator(raw)?;
     if raw.interval < INTERVAL_MIN || raw.interval > INTERVAL_MAX {
         return wrong("interval", "must lie between 500ms and 10min");
     }
@@ -55,6 +56,7 @@ pub(super) fn check(raw: &Raw) -> Result<Config, Wrong> {
     }
     Ok(Config {
         aggregator: raw.aggregator.clone(),
+        credentials,
         state_dir: raw.state_dir.clone(),
         interval: raw.interval,
         node_id: value("node.id", raw.node.id.as_deref())?,
@@ -70,15 +72,28 @@ pub(super) fn check(raw: &Raw) -> Result<Config, Wrong> {
     })
 }
 
-fn check_aggregator(url: &str) -> Result<(), Wrong> {
-    let host = url.strip_prefix("http://").unwrap_or_default();
+fn check_aggregator(raw: &Raw) -> Result<Option<Credentials>, Wrong> {
+    let url = &raw.aggregator;
+    let secure = url.strip_prefix("https://");
+    let host = secure
+        .or_else(|| url.strip_prefix("http://"))
+        .unwrap_or_default();
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return wrong(
             "aggregator",
             format!("{url:?} is not a URL; write for example http://127.0.0.1:7077"),
         );
     }
-    Ok(())
+    match (&raw.tls, secure.is_some()) {
+        (None, false) => Ok(None),
+        (None, true) => wrong("aggregator", "https:// needs the certificates of [tls]"),
+        (Some(_), false) => wrong("aggregator", "must begin with https://, since [tls] is set"),
+        (Some(tls), true) => Ok(Some(Credentials {
+            ca: tls.ca.clone(),
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+        })),
+    }
 }
 
 fn check_libvirt(raw: &Raw) -> Result<Option<Libvirt>, Wrong> {

@@ -40,6 +40,9 @@ pub struct Raw {
     /// Time between two looks.
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
+    /// What the agent identifies itself with, where the aggregator's URL begins with https.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RawTls>,
     /// Who the node is.
     pub node: RawNode,
     /// How libvirt is reached.
@@ -54,6 +57,18 @@ pub struct Raw {
     pub spool: RawSpool,
     /// The log.
     pub log: RawLog,
+}
+
+/// What the agent identifies itself with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTls {
+    /// The authority that signed the aggregator's certificate.
+    pub ca: PathBuf,
+    /// The agent's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// Who the node is.
@@ -155,6 +170,7 @@ impl Default for Raw {
             aggregator: "http://127.0.0.1:7077".to_owned(),
             state_dir: PathBuf::from("/var/lib/plimsoll-agent"),
             interval: Duration::from_secs(10),
+            tls: None,
             node: RawNode::default(),
             libvirt: RawLibvirt::default(),
             dirty: Dirty::default(),

@@ -1,5 +1,6 @@
 //! The command line as clap reads it. It knows no server.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -17,6 +18,15 @@ pub(crate) struct Args {
         default_value = "http://127.0.0.1:7077"
     )]
     pub(crate) server: String,
+    /// Authority that signed the aggregator's certificate (PEM); with --cert and --key, for https://.
+    #[arg(long, global = true, env = "PLIMSOLL_CA", requires_all = ["cert", "key"])]
+    pub(crate) ca: Option<PathBuf>,
+    /// Your certificate (PEM).
+    #[arg(long, global = true, env = "PLIMSOLL_CERT", requires_all = ["ca", "key"])]
+    pub(crate) cert: Option<PathBuf>,
+    /// The key of your certificate (PEM), readable by you only.
+    #[arg(long, global = true, env = "PLIMSOLL_KEY", requires_all = ["ca", "cert"])]
+    pub(crate) key: Option<PathBuf>,
     /// Print JSON: ids as text, times in milliseconds since 1970, what is not known as null.
     #[arg(long, global = true)]
     pub(crate) json: bool,

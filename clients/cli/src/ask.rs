@@ -5,15 +5,17 @@ mod past;
 mod seen;
 mod words;
 
+use std::error::Error as _;
 use std::time::Duration;
 
+use plimsoll_proto::dial::{self, Credentials};
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::estimate_service_client::EstimateServiceClient;
 use plimsoll_proto::v1::planner_service_client::PlannerServiceClient;
 use plimsoll_proto::v1::query_service_client::QueryServiceClient;
 use serde_json::Value;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::args::{Args, Command, Estimate, Headroom, Mode};
 use crate::json;
@@ -53,7 +55,7 @@ struct Server {
 
 /// Asks what the command line says.
 pub(crate) async fn run(args: &Args) -> Result<String, Failure> {
-    let mut server = connect(&args.server).await?;
+    let mut server = connect(args).await?;
     match &args.command {
         Command::Nodes => nodes(&mut server, args.json).await,
         Command::Domains { node, fresh } => {
@@ -88,12 +90,21 @@ pub(crate) async fn run(args: &Args) -> Result<String, Failure> {
     }
 }
 
-async fn connect(url: &str) -> Result<Server, Failure> {
-    let endpoint = Endpoint::from_shared(url.to_owned())
-        .map_err(|_| {
-            Failure::Refused(format!(
-                "--server {url:?} is no URL; write http://HOST:7077"
-            ))
+async fn connect(args: &Args) -> Result<Server, Failure> {
+    let url = &args.server;
+    let credentials = match (&args.ca, &args.cert, &args.key) {
+        (Some(ca), Some(certificate), Some(key)) => Some(Credentials {
+            ca: ca.clone(),
+            certificate: certificate.clone(),
+            key: key.clone(),
+        }),
+        _ => None,
+    };
+    let endpoint = dial::endpoint(url, credentials.as_ref())
+        .map_err(|error| {
+            let cause = error.source().map(|source| format!(": {source}"));
+            let help = "(--server, --ca, --cert, --key)";
+            Failure::Refused(format!("{error}{} {help}", cause.unwrap_or_default()))
         })?
         .connect_timeout(DEADLINE)
         .timeout(DEADLINE);

@@ -1,0 +1,520 @@
+//! The guard on real connections: which certificates come in, and who may call what.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where its parts are not what they must be"
+)]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_aggregator::config::Config;
+use plimsoll_aggregator::guard::pki::{self, Holder};
+use plimsoll_aggregator::guard::tls::TlsFiles;
+use plimsoll_aggregator::serve::serve;
+use plimsoll_model::{Clock as _, NodeId, SystemClock};
+use plimsoll_proto::dial::{self, Credentials};
+use plimsoll_proto::v1;
+use plimsoll_proto::v1::ingest_service_client::IngestServiceClient;
+use plimsoll_proto::v1::query_service_client::QueryServiceClient;
+use prost::Message as _;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
+use tokio::sync::oneshot;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+const NODE: &str = "0f0e7c4a-3f10-4a55-9d0e-3a1f7c1b2d11";
+const OTHER: &str = "0f0e7c4a-3f10-4a55-9d0e-3a1f7c1b2d22";
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// A site with an authority, and an aggregator that serves until this is dropped.
+struct Site {
+    dir: tempfile::TempDir,
+    address: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+impl Site {
+    async fn begin() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemClock::new().now();
+        pki::init(dir.path(), "site-a", now).unwrap();
+        let server = Holder::Server(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]);
+        let shown = pki::issue(dir.path(), &server, 30, now).unwrap();
+        let revoked = dir.path().join("revoked.pem");
+        std::fs::write(&revoked, "").unwrap();
+        let config = Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], free_port())),
+            data_dir: dir.path().join("data"),
+            tls: Some(TlsFiles {
+                certificate: shown.certificate,
+                key: shown.key,
+                client_ca: dir.path().join("ca.pem"),
+                revoked: Some(revoked),
+            }),
+            ..Config::default()
+        };
+        let (stop, stopped) = oneshot::channel();
+        let address = config.listen;
+        tokio::spawn(async move {
+            let stopped = async move { drop(stopped.await) };
+            serve(&config, Arc::new(SystemClock::new()), stopped)
+                .await
+                .unwrap();
+        });
+        let site = Self {
+            dir,
+            address,
+            _stop: stop,
+        };
+        site.until_it_listens().await;
+        site
+    }
+
+    async fn until_it_listens(&self) {
+        for _ in 0..200 {
+            if tokio::net::TcpStream::connect(self.address).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the aggregator does not listen");
+    }
+
+    fn issue(&self, holder: &Holder) -> Credentials {
+        let written = pki::issue(self.dir.path(), holder, 30, SystemClock::new().now()).unwrap();
+        Credentials {
+            ca: self.dir.path().join("ca.pem"),
+            certificate: written.certificate,
+            key: written.key,
+        }
+    }
+
+    /// Writes a certificate signed by the site's authority whose parameters were bent.
+    fn forge(&self, name: &str, bend: impl FnOnce(&mut CertificateParams)) -> Credentials {
+        let read = |ending: &str| {
+            std::fs::read_to_string(self.dir.path().join(format!("ca.{ending}"))).unwrap()
+        };
+        let authority = KeyPair::from_pem(&read("key")).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&read("pem"), authority).unwrap();
+        let mut params = good();
+        bend(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap().pem();
+        self.keep(name, &certificate, &key)
+    }
+
+    fn keep(&self, name: &str, certificate: &str, key: &KeyPair) -> Credentials {
+        let path = |ending: &str| -> PathBuf { self.dir.path().join(format!("{name}.{ending}")) };
+        std::fs::write(path("pem"), certificate).unwrap();
+        write_closed(&path("key"), &key.serialize_pem());
+        Credentials {
+            ca: self.dir.path().join("ca.pem"),
+            certificate: path("pem"),
+            key: path("key"),
+        }
+    }
+
+    async fn dial(&self, credentials: &Credentials) -> Result<Channel, tonic::transport::Error> {
+        let url = format!("https://localhost:{}", self.address.port());
+        let endpoint = dial::endpoint(&url, Some(credentials)).unwrap();
+        endpoint.timeout(Duration::from_secs(10)).connect().await
+    }
+
+    /// Asks for nodes; in TLS 1.3 a client learns of a refused certificate at its first read.
+    async fn list_nodes(&self, credentials: &Credentials) -> Result<(), String> {
+        let channel = self
+            .dial(credentials)
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut client = QueryServiceClient::new(channel);
+        let asked = client.list_nodes(v1::ListNodesRequest::default());
+        asked.await.map(|_| ()).map_err(|status| status.to_string())
+    }
+}
+
+fn write_closed(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn uri(text: &str) -> SanType {
+    SanType::URI(text.to_owned().try_into().unwrap())
+}
+
+/// Parameters of a certificate that is let in.
+fn good() -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.subject_alt_names = vec![uri("spiffe://site-a/operator/forged")];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = rcgen::date_time_ymd(2024, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2045, 1, 1);
+    params
+}
+
+#[tokio::test]
+async fn of_all_certificates_only_the_right_one_comes_in() {
+    let site = Site::begin().await;
+    let right = site.forge("right", |_| {});
+    site.list_nodes(&right).await.unwrap();
+
+    let mut wrong = vec![
+        (
+            "expired",
+            site.forge("expired", |p| p.not_after = p.not_before + DAY),
+        ),
+        (
+            "of tomorrow",
+            site.forge("tomorrow", |p| p.not_before = p.not_after - DAY),
+        ),
+        (
+            "for servers",
+            site.forge("servers", |p| {
+                p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            }),
+        ),
+        (
+            "without a name",
+            site.forge("nameless", |p| p.subject_alt_names.clear()),
+        ),
+        (
+            "with two names",
+            site.forge("two", |p| {
+                p.subject_alt_names.push(uri("spiffe://site-a/planner/too"));
+            }),
+        ),
+        (
+            "of any node",
+            site.forge("any", |p| {
+                p.subject_alt_names = vec![uri("spiffe://site-a/node/*")];
+            }),
+        ),
+        (
+            "of a role nobody knows",
+            site.forge("role", |p| {
+                p.subject_alt_names = vec![uri("spiffe://site-a/root/me")];
+            }),
+        ),
+        (
+            "with a host's name only",
+            site.forge("host", |p| {
+                p.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
+            }),
+        ),
+    ];
+    let key = KeyPair::generate().unwrap();
+    let own = good().self_signed(&key).unwrap().pem();
+    wrong.push(("signed by itself", site.keep("self", &own, &key)));
+    let elsewhere = tempfile::tempdir().unwrap();
+    pki::init(elsewhere.path(), "site-a", SystemClock::new().now()).unwrap();
+    let foreign = Holder::Operator("me".to_owned());
+    let foreign = pki::issue(elsewhere.path(), &foreign, 30, SystemClock::new().now()).unwrap();
+    let ca = site.dir.path().join("ca.pem");
+    wrong.push((
+        "of another authority",
+        Credentials {
+            ca: ca.clone(),
+            certificate: foreign.certificate,
+            key: foreign.key,
+        },
+    ));
+    let leaf_key = KeyPair::from_pem(&std::fs::read_to_string(&right.key).unwrap()).unwrap();
+    let leaf = Issuer::from_params(&good(), leaf_key).key().serialize_pem();
+    let leaf = Issuer::new(good(), KeyPair::from_pem(&leaf).unwrap());
+    let child = KeyPair::generate().unwrap();
+    let signed_by_leaf = good().signed_by(&child, &leaf).unwrap().pem()
+        + &std::fs::read_to_string(&right.certificate).unwrap();
+    wrong.push((
+        "signed by a holder",
+        site.keep("child", &signed_by_leaf, &child),
+    ));
+    let web = site.forge("web", |p| {
+        p.subject_alt_names = vec![uri("https://site-a/operator/forged")];
+    });
+    wrong.push(("with the name of a web page", web));
+    assert_eq!(wrong.len(), 12);
+    for (what, credentials) in wrong {
+        assert!(
+            site.list_nodes(&credentials).await.is_err(),
+            "one {what} came in"
+        );
+    }
+    site.list_nodes(&right).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_shows_nothing_or_speaks_an_older_tls_does_not_come_in() {
+    let site = Site::begin().await;
+    let authority = std::fs::read_to_string(site.dir.path().join("ca.pem")).unwrap();
+    let bare = tonic::transport::ClientTlsConfig::new()
+        .ca_certificate(tonic::transport::Certificate::from_pem(&authority));
+    let url = format!("https://localhost:{}", site.address.port());
+    let endpoint = Channel::from_shared(url).unwrap().tls_config(bare).unwrap();
+    let came_in = match endpoint.connect().await {
+        Ok(channel) => QueryServiceClient::new(channel)
+            .list_nodes(v1::ListNodesRequest::default())
+            .await
+            .is_ok(),
+        Err(_) => false,
+    };
+    assert!(!came_in, "nobody comes in without a certificate");
+    let plain = Channel::from_shared(format!("http://{}", site.address)).unwrap();
+    let came_in = match plain.connect().await {
+        Ok(channel) => QueryServiceClient::new(channel)
+            .list_nodes(v1::ListNodesRequest::default())
+            .await
+            .is_ok(),
+        Err(_) => false,
+    };
+    assert!(!came_in, "nobody comes in without TLS");
+
+    use rustls::pki_types::pem::PemObject as _;
+    let mut roots = rustls::RootCertStore::empty();
+    let read = rustls::pki_types::CertificateDer::from_pem_slice(authority.as_bytes()).unwrap();
+    roots.add(read).unwrap();
+    let right = site.issue(&Holder::Operator("old".to_owned()));
+    let chain = rustls::pki_types::CertificateDer::from_pem_file(&right.certificate).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::from_pem_file(&right.key).unwrap();
+    for (version, comes_in) in [
+        (&rustls::version::TLS12, false),
+        (&rustls::version::TLS13, true),
+    ] {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_client_auth_cert(vec![chain.clone()], key.clone_key())
+            .unwrap();
+        let tcp = tokio::net::TcpStream::connect(site.address).await.unwrap();
+        let name = "localhost".try_into().unwrap();
+        let shaken = tokio_rustls::TlsConnector::from(Arc::new(client))
+            .connect(name, tcp)
+            .await;
+        assert_eq!(shaken.is_ok(), comes_in, "{version:?}");
+    }
+}
+
+/// Calls with an empty message and says what came of it.
+async fn call(channel: &Channel, path: &str) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    let messages = tokio_stream::iter([()]);
+    let path = path.parse().unwrap();
+    let answer = client
+        .streaming(tonic::Request::new(messages), path, codec)
+        .await?;
+    // A stream of answers may begin before it is refused.
+    answer.into_inner().message().await.map(|_| ())
+}
+
+fn own_calls() -> Vec<String> {
+    let set = prost_types::FileDescriptorSet::decode(plimsoll_proto::DESCRIPTORS).unwrap();
+    let mut calls = Vec::new();
+    for file in &set.file {
+        for service in &file.service {
+            for method in &service.method {
+                calls.push(format!(
+                    "/{}.{}/{}",
+                    file.package(),
+                    service.name(),
+                    method.name()
+                ));
+            }
+        }
+    }
+    calls
+}
+
+#[tokio::test]
+async fn every_call_meets_every_role() {
+    let site = Site::begin().await;
+    let mut channels = Vec::new();
+    for (role, holder) in [
+        ("node", Holder::Node(NODE.parse().unwrap())),
+        ("planner", Holder::Planner("watcher".to_owned())),
+        ("operator", Holder::Operator("me".to_owned())),
+    ] {
+        channels.push((role, site.dial(&site.issue(&holder)).await.unwrap()));
+    }
+    let calls = own_calls();
+    assert!(calls.len() >= 11, "{calls:?}");
+    for path in &calls {
+        let ingest = path.contains("IngestService");
+        let raw = path.contains("QueryService")
+            && !path.ends_with("/ListNodes")
+            && !path.ends_with("/ListDomains");
+        for (role, channel) in &channels {
+            let may = match *role {
+                "node" => ingest,
+                "planner" => !ingest && !raw,
+                _ => !ingest,
+            };
+            let refused = matches!(call(channel, path).await,
+                Err(status) if status.code() == Code::PermissionDenied);
+            assert_eq!(refused, !may, "{role} at {path}");
+        }
+    }
+}
+
+fn hello(node: &str) -> v1::IngestRequest {
+    let node: NodeId = node.parse().unwrap();
+    v1::IngestRequest {
+        frame: Some(v1::ingest_request::Frame::Hello(v1::Hello {
+            protocol_version: plimsoll_proto::PROTOCOL_VERSION,
+            session_id: vec![7; 16],
+            claimed_node_id: node.as_bytes().to_vec(),
+            ..v1::Hello::default()
+        })),
+    }
+}
+
+#[tokio::test]
+async fn a_node_speaks_for_itself_only() {
+    let site = Site::begin().await;
+    let credentials = site.issue(&Holder::Node(NODE.parse().unwrap()));
+    let mut client = IngestServiceClient::new(site.dial(&credentials).await.unwrap());
+    let (kept, frames) = tokio::sync::mpsc::channel(1);
+    kept.send(hello(OTHER)).await.unwrap();
+    let frames = tokio_stream::wrappers::ReceiverStream::new(frames);
+    let mut answers = client.ingest(frames).await.unwrap().into_inner();
+    let refused = answers.message().await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains(NODE) && refused.message().contains(OTHER));
+
+    let (kept, frames) = tokio::sync::mpsc::channel(1);
+    kept.send(hello(NODE)).await.unwrap();
+    let frames = tokio_stream::wrappers::ReceiverStream::new(frames);
+    let mut answers = client.ingest(frames).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some(), "it is welcome");
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_closed_and_its_place_is_free_again() {
+    use tokio::io::AsyncReadExt as _;
+    let site = Site::begin().await;
+    let strangers = plimsoll_aggregator::guard::door::STRANGERS_MAX;
+    let mut silent = Vec::new();
+    for _ in 0..strangers {
+        silent.push(tokio::net::TcpStream::connect(site.address).await.unwrap());
+    }
+    let right = site.issue(&Holder::Operator("me".to_owned()));
+    // All places of this address are taken by now, or will be before the handshake is over.
+    for tcp in &mut silent {
+        let mut rest = Vec::new();
+        let within = plimsoll_aggregator::guard::door::SPEAK_WITHIN * 4;
+        tokio::time::timeout(within, tcp.read_to_end(&mut rest))
+            .await
+            .unwrap()
+            .ok();
+    }
+    site.list_nodes(&right).await.unwrap();
+}
+
+#[tokio::test]
+async fn new_certificates_and_revocations_are_taken_over_without_a_restart() {
+    let site = Site::begin().await;
+    let before = site.issue(&Holder::Operator("before".to_owned()));
+    let open = site.dial(&before).await.unwrap();
+    let ask = |channel: Channel| async move {
+        let mut client = QueryServiceClient::new(channel);
+        client
+            .list_nodes(v1::ListNodesRequest::default())
+            .await
+            .is_ok()
+    };
+    assert!(ask(open.clone()).await);
+
+    // A file that cannot be used changes nothing.
+    let authority = site.dir.path().join("ca.pem");
+    let old = std::fs::read(&authority).unwrap();
+    std::fs::write(&authority, "no certificate").unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    std::fs::write(site.dir.path().join("old.pem"), &old).unwrap();
+    let believing_old = Credentials {
+        ca: site.dir.path().join("old.pem"),
+        ..before.clone()
+    };
+    site.list_nodes(&believing_old).await.unwrap();
+
+    // A new authority takes the place of the old one.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let now = SystemClock::new().now();
+    pki::init(elsewhere.path(), "site-a", now).unwrap();
+    let after = pki::issue(
+        elsewhere.path(),
+        &Holder::Operator("after".to_owned()),
+        30,
+        now,
+    )
+    .unwrap();
+    std::fs::copy(elsewhere.path().join("ca.pem"), &authority).unwrap();
+    let after = Credentials {
+        ca: site.dir.path().join("old.pem"),
+        certificate: after.certificate,
+        key: after.key,
+    };
+    let mut taken_over = false;
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        taken_over = site.list_nodes(&after).await.is_ok();
+        if taken_over {
+            break;
+        }
+    }
+    assert!(taken_over, "the new authority is not believed");
+    assert!(
+        site.list_nodes(&believing_old).await.is_err(),
+        "the old one still is"
+    );
+    assert!(ask(open).await, "the open connection goes on");
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_no_longer_comes_in() {
+    let site = Site::begin().await;
+    let serial = rcgen::SerialNumber::from(4_711_u64);
+    let credentials = site.forge("lost", |p| p.serial_number = Some(serial.clone()));
+    let other = site.forge("kept", |_| {});
+    site.list_nodes(&credentials).await.unwrap();
+    let read = |ending: &str| {
+        std::fs::read_to_string(site.dir.path().join(format!("ca.{ending}"))).unwrap()
+    };
+    let authority = KeyPair::from_pem(&read("key")).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&read("pem"), authority).unwrap();
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        next_update: rcgen::date_time_ymd(2045, 1, 1),
+        crl_number: rcgen::SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: vec![rcgen::RevokedCertParams {
+            serial_number: serial,
+            revocation_time: rcgen::date_time_ymd(2024, 1, 2),
+            reason_code: None,
+            invalidity_date: None,
+        }],
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&issuer).unwrap().pem().unwrap();
+    std::fs::write(site.dir.path().join("revoked.pem"), list).unwrap();
+    let mut out = false;
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        out = site.list_nodes(&credentials).await.is_err();
+        if out {
+            break;
+        }
+    }
+    assert!(out, "the revoked certificate still comes in");
+    site.list_nodes(&other).await.unwrap();
+}
