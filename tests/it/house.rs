@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use plimsoll_tests::stage::wait_until;
@@ -27,7 +28,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
 }
 
 /// A program that is ended with the story.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -36,39 +37,57 @@ impl Drop for Running {
     }
 }
 
-/// Starts an aggregator on a port of the system's choice; returns its URL.
-fn aggregator(dir: &std::path::Path) -> (Running, String) {
-    let mut child = Command::new(program("plimsoll-aggregator"))
-        .args([
-            "run",
-            "--listen",
-            "127.0.0.1:0",
-            "--interval",
-            "1s",
-            "--data-dir",
-        ])
-        .arg(dir)
+/// An aggregator whose log is read.
+pub(crate) struct Aggregator {
+    program: Running,
+    log: JoinHandle<String>,
+}
+
+impl Aggregator {
+    /// Ends it and returns its log.
+    pub(crate) fn end(self) -> String {
+        drop(self.program);
+        self.log.join().unwrap()
+    }
+}
+
+/// Starts an aggregator and waits until it listens; returns it and its address.
+pub(crate) fn listening(command: &mut Command) -> (Aggregator, String) {
+    let mut child = command
         .env("NO_COLOR", "1")
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let address = lines
-        .by_ref()
-        .map_while(Result::ok)
-        .find_map(|line| {
-            Some(
-                line.split_once("listen=")?
-                    .1
-                    .split_whitespace()
-                    .next()?
-                    .to_owned(),
-            )
-        })
-        .unwrap();
+    let mut log = String::new();
+    let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        log.push_str(&line);
+        log.push('\n');
+        let told = line.split_once("listen=")?.1;
+        Some(told.split_whitespace().next()?.to_owned())
+    });
+    let address = address.unwrap_or_else(|| panic!("it does not listen: {log}"));
     // Read on, so that the aggregator never waits for a full pipe.
-    std::thread::spawn(move || lines.for_each(drop));
-    (Running(child), format!("http://{address}"))
+    let log = std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            log.push_str(&line);
+            log.push('\n');
+        }
+        log
+    });
+    let program = Running(child);
+    (Aggregator { program, log }, address)
+}
+
+/// Starts an aggregator on a port of the system's choice; returns its URL.
+fn aggregator(dir: &std::path::Path) -> (Aggregator, String) {
+    let mut command = Command::new(program("plimsoll-aggregator"));
+    command
+        .args(["run", "--listen", "127.0.0.1:0", "--interval", "1s"])
+        .arg("--data-dir")
+        .arg(dir);
+    let (house, address) = listening(&mut command);
+    (house, format!("http://{address}"))
 }
 
 fn ask(url: &str, args: &[&str]) -> (Option<i32>, String, String) {

@@ -10,3 +10,4 @@
 mod forecast;
 mod house;
 mod moving;
+mod sealed;
