@@ -2,7 +2,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::indexing_slicing,
     reason = "a test ends where its parts are not what they must be"
 )]
 
@@ -161,13 +160,9 @@ fn good() -> CertificateParams {
     params
 }
 
-#[tokio::test]
-async fn of_all_certificates_only_the_right_one_comes_in() {
-    let site = Site::begin().await;
-    let right = site.forge("right", |_| {});
-    site.list_nodes(&right).await.unwrap();
-
-    let mut wrong = vec![
+/// Certificates of the right authority that say the wrong thing.
+fn wrongly_named(site: &Site) -> Vec<(&'static str, Credentials)> {
+    vec![
         (
             "expired",
             site.forge("expired", |p| p.not_after = p.not_before + DAY),
@@ -210,37 +205,51 @@ async fn of_all_certificates_only_the_right_one_comes_in() {
                 p.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
             }),
         ),
-    ];
+        (
+            "with the name of a web page",
+            site.forge("web", |p| {
+                p.subject_alt_names = vec![uri("https://site-a/operator/forged")];
+            }),
+        ),
+    ]
+}
+
+/// Certificates that say the right thing, signed by whom it is not to say.
+fn wrongly_signed(site: &Site, right: &Credentials) -> Vec<(&'static str, Credentials)> {
     let key = KeyPair::generate().unwrap();
     let own = good().self_signed(&key).unwrap().pem();
-    wrong.push(("signed by itself", site.keep("self", &own, &key)));
     let elsewhere = tempfile::tempdir().unwrap();
     pki::init(elsewhere.path(), "site-a", SystemClock::new().now()).unwrap();
     let foreign = Holder::Operator("me".to_owned());
     let foreign = pki::issue(elsewhere.path(), &foreign, 30, SystemClock::new().now()).unwrap();
-    let ca = site.dir.path().join("ca.pem");
-    wrong.push((
-        "of another authority",
-        Credentials {
-            ca: ca.clone(),
-            certificate: foreign.certificate,
-            key: foreign.key,
-        },
-    ));
+    let foreign = Credentials {
+        ca: site.dir.path().join("ca.pem"),
+        certificate: foreign.certificate,
+        key: foreign.key,
+    };
     let leaf_key = KeyPair::from_pem(&std::fs::read_to_string(&right.key).unwrap()).unwrap();
-    let leaf = Issuer::from_params(&good(), leaf_key).key().serialize_pem();
-    let leaf = Issuer::new(good(), KeyPair::from_pem(&leaf).unwrap());
+    let leaf = Issuer::new(good(), leaf_key);
     let child = KeyPair::generate().unwrap();
     let signed_by_leaf = good().signed_by(&child, &leaf).unwrap().pem()
         + &std::fs::read_to_string(&right.certificate).unwrap();
-    wrong.push((
-        "signed by a holder",
-        site.keep("child", &signed_by_leaf, &child),
-    ));
-    let web = site.forge("web", |p| {
-        p.subject_alt_names = vec![uri("https://site-a/operator/forged")];
-    });
-    wrong.push(("with the name of a web page", web));
+    vec![
+        ("signed by itself", site.keep("self", &own, &key)),
+        ("of another authority", foreign),
+        (
+            "signed by a holder",
+            site.keep("child", &signed_by_leaf, &child),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn of_all_certificates_only_the_right_one_comes_in() {
+    let site = Site::begin().await;
+    let right = site.forge("right", |_| {});
+    site.list_nodes(&right).await.unwrap();
+
+    let mut wrong = wrongly_named(&site);
+    wrong.extend(wrongly_signed(&site, &right));
     assert_eq!(wrong.len(), 12);
     for (what, credentials) in wrong {
         assert!(

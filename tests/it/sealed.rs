@@ -2,12 +2,12 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use plimsoll_tests::stage::wait_until;
 
-use crate::house::{Running, listening, program};
+use crate::house::{Aggregator, Running, listening, program};
 
 const NODE: &str = "6f9d1c52-70a8-4f0c-9a55-3c1f3a1d7e01";
 
@@ -37,20 +37,13 @@ fn ask(url: &str, dir: &Path, who: &str, args: &[&str]) -> (Option<i32>, String)
     (output.status.code(), String::from_utf8(said).unwrap())
 }
 
-#[test]
-fn with_certificates_an_agent_reports_a_planner_asks_and_no_key_is_told() {
-    let scratch = tempfile::tempdir().unwrap();
-    let dir = scratch.path().join("pki");
-    pki(&["init"], &dir);
-    pki(&["issue", "--server", "127.0.0.1", "localhost"], &dir);
-    pki(&["issue", "--node", NODE], &dir);
-    pki(&["issue", "--planner", "watcher"], &dir);
-    pki(&["issue", "--operator", "me"], &dir);
+/// Starts an aggregator with the certificates of `dir`, its data in `scratch`; also returns how it is called.
+fn sealed_house(scratch: &Path, dir: &Path) -> (Aggregator, String) {
     let path = |name: &str| dir.join(name).display().to_string();
-    let config = scratch.path().join("aggregator.toml");
+    let config = scratch.join("aggregator.toml");
     let text = format!(
         "listen = \"0.0.0.0:0\"\ninterval = \"1s\"\ndata_dir = {:?}\n[tls]\ncertificate = {:?}\nkey = {:?}\nclient_ca = {:?}\n",
-        scratch.path().join("data"),
+        scratch.join("data"),
         path("server-127.0.0.1.pem"),
         path("server-127.0.0.1.key"),
         path("ca.pem"),
@@ -63,24 +56,41 @@ fn with_certificates_an_agent_reports_a_planner_asks_and_no_key_is_told() {
         .env("RUST_LOG", "debug");
     let (house, address) = listening(&mut command);
     let port = address.rsplit_once(':').unwrap().1.to_owned();
-    let url = format!("https://localhost:{port}");
+    (house, format!("https://localhost:{port}"))
+}
 
-    let agent_config = scratch.path().join("agent.toml");
+/// Starts an agent with the certificate of `NODE`.
+fn sealed_agent(scratch: &Path, dir: &Path, url: &str) -> Child {
+    let path = |name: &str| dir.join(name).display().to_string();
+    let agent_config = scratch.join("agent.toml");
     let text = format!(
         "aggregator = {url:?}\ninterval = \"1s\"\nstate_dir = {:?}\n[tls]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n[node]\nid = {NODE:?}\n[libvirt]\nenabled = false\n",
-        scratch.path().join("agent"),
+        scratch.join("agent"),
         path("ca.pem"),
         path(&format!("node-{NODE}.pem")),
         path(&format!("node-{NODE}.key")),
     );
     std::fs::write(&agent_config, text).unwrap();
-    let mut agent = Command::new(program("plimsoll-agent"))
+    Command::new(program("plimsoll-agent"))
         .args(["run", "--config"])
         .arg(&agent_config)
         .env("RUST_LOG", "debug")
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn with_certificates_an_agent_reports_a_planner_asks_and_no_key_is_told() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("pki");
+    pki(&["init"], &dir);
+    pki(&["issue", "--server", "127.0.0.1", "localhost"], &dir);
+    pki(&["issue", "--node", NODE], &dir);
+    pki(&["issue", "--planner", "watcher"], &dir);
+    pki(&["issue", "--operator", "me"], &dir);
+    let (house, url) = sealed_house(scratch.path(), &dir);
+    let mut agent = sealed_agent(scratch.path(), &dir, &url);
     let mut agent_log = agent.stderr.take().unwrap();
     let agent = Running(agent);
     wait_until("the planner sees the node", Duration::from_secs(30), || {

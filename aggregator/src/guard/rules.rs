@@ -36,9 +36,15 @@ const RULES: &[(&str, May)] = &[
     ),
     ("/plimsoll.v1.EstimateService/GetHeadroom", May::Planners),
     ("/plimsoll.v1.EstimateService/ListMigrations", May::Planners),
-    ("/plimsoll.v1.PlannerService/CheckFeasibility", May::Planners),
+    (
+        "/plimsoll.v1.PlannerService/CheckFeasibility",
+        May::Planners,
+    ),
     ("/plimsoll.v1.PlannerService/RankTargets", May::Planners),
-    ("/plimsoll.v1.PlannerService/EstimateEvacuation", May::Planners),
+    (
+        "/plimsoll.v1.PlannerService/EstimateEvacuation",
+        May::Planners,
+    ),
     ("/plimsoll.v1.PlannerService/ListConflicts", May::Planners),
     ("/plimsoll.v1.QueryService/ListNodes", May::Planners),
     ("/plimsoll.v1.QueryService/ListDomains", May::Planners),
