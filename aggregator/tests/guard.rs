@@ -218,10 +218,10 @@ fn wrongly_named(site: &Site) -> Vec<(&'static str, Credentials)> {
 fn wrongly_signed(site: &Site, right: &Credentials) -> Vec<(&'static str, Credentials)> {
     let key = KeyPair::generate().unwrap();
     let own = good().self_signed(&key).unwrap().pem();
-    let elsewhere = tempfile::tempdir().unwrap();
-    pki::init(elsewhere.path(), "site-a", SystemClock::new().now()).unwrap();
+    let elsewhere = site.dir.path().join("elsewhere");
+    pki::init(&elsewhere, "site-a", SystemClock::new().now()).unwrap();
     let foreign = Holder::Operator("me".to_owned());
-    let foreign = pki::issue(elsewhere.path(), &foreign, 30, SystemClock::new().now()).unwrap();
+    let foreign = pki::issue(&elsewhere, &foreign, 30, SystemClock::new().now()).unwrap();
     let foreign = Credentials {
         ca: site.dir.path().join("ca.pem"),
         certificate: foreign.certificate,
