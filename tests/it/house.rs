@@ -80,17 +80,21 @@ pub(crate) fn listening(command: &mut Command) -> (Aggregator, String) {
 }
 
 /// Starts an aggregator on a port of the system's choice; returns its URL.
-fn aggregator(dir: &std::path::Path) -> (Aggregator, String) {
+pub(crate) fn aggregator(dir: &std::path::Path) -> (Aggregator, String) {
+    aggregator_on("127.0.0.1:0", dir)
+}
+
+/// Starts an aggregator on an address; returns its URL.
+pub(crate) fn aggregator_on(listen: &str, dir: &std::path::Path) -> (Aggregator, String) {
     let mut command = Command::new(program("plimsoll-aggregator"));
     command
-        .args(["run", "--listen", "127.0.0.1:0", "--interval", "1s"])
-        .arg("--data-dir")
+        .args(["run", "--listen", listen, "--interval", "1s", "--data-dir"])
         .arg(dir);
     let (house, address) = listening(&mut command);
     (house, format!("http://{address}"))
 }
 
-fn ask(url: &str, args: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn ask(url: &str, args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(program("plimsoll"))
         .args(["--server", url])
         .args(args)
@@ -104,7 +108,7 @@ fn ask(url: &str, args: &[&str]) -> (Option<i32>, String, String) {
     )
 }
 
-fn asked_json(url: &str, args: &[&str]) -> serde_json::Value {
+pub(crate) fn asked_json(url: &str, args: &[&str]) -> serde_json::Value {
     let (code, out, err) = ask(url, args);
     assert_eq!(code, Some(0), "{err}");
     serde_json::from_str(&out).unwrap()
@@ -180,39 +184,4 @@ fn an_agent_without_libvirt_shows_its_host_and_its_room_within_seconds_and_after
         nodes[0]["node_id"], node["node_id"],
         "what was acknowledged is there again"
     );
-}
-
-#[test]
-fn mistakes_get_one_clear_line_and_their_exit_code() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_house, url) = aggregator(dir.path());
-    let (code, _, err) = ask(&url, &["estimate", "6b1f5a5e-0000-4000-8000-000000000001"]);
-    assert_eq!(code, Some(1));
-    assert!(
-        err.contains("no domain") && err.contains("plimsoll domains"),
-        "{err}"
-    );
-    let (code, _, err) = ask("http://127.0.0.1:1", &["nodes"]);
-    assert_eq!(code, Some(69));
-    assert!(
-        err.contains("http://127.0.0.1:1") && err.contains("--server"),
-        "{err}"
-    );
-    assert_eq!(err.trim().lines().count(), 1, "{err}");
-
-    let config = dir.path().join("bad.toml");
-    std::fs::write(&config, "intervall = \"10s\"\n").unwrap();
-    for name in ["plimsoll-aggregator", "plimsoll-agent"] {
-        let output = Command::new(program(name))
-            .args(["check-config", "--config"])
-            .arg(&config)
-            .output()
-            .unwrap();
-        let err = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(78), "{name}: {err}");
-        assert!(
-            err.contains("intervall") && (err.contains("line 1") || err.contains("toml:1:")),
-            "{name}: {err}"
-        );
-    }
 }

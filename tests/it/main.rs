@@ -10,4 +10,9 @@
 mod forecast;
 mod house;
 mod moving;
+mod reflection;
+mod refusals;
+mod restarts;
 mod sealed;
+mod tidy;
+mod wire;

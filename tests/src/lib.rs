@@ -4,10 +4,13 @@
 //! libvirtd in each; [`guest`] makes the machines that run there and dirty their memory by a
 //! known pattern. The programs under test are started as processes, by path.
 //!
-//! Not here: any code of the programs under test. The stage asks libvirt through `virsh` alone,
-//! so that it can judge the project's own client.
+//! [`synthetic`] is an agent without a host, for questions about the aggregator alone.
+//!
+//! Not here: any code of the programs under test; of theirs only the wire is known. The stage asks
+//! libvirt through `virsh` alone, so that it can judge the project's own client.
 
 pub mod accuracy;
 pub mod cloud;
 pub mod guest;
 pub mod stage;
+pub mod synthetic;
