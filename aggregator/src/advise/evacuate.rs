@@ -48,8 +48,8 @@ impl Advise {
             let message = format!("no node {source} ever reported; ListNodes lists them");
             return Err(status(Code::NotFound, "NODE_NOT_FOUND", message));
         }
-        let concurrency = crate::page::size(request.concurrency_max, CONCURRENCY)
-            .map_err(|_| ParseError::new("concurrency_max", "must lie in 0 to 16"))
+        let concurrency = crate::page::size(request.concurrent_max, CONCURRENCY)
+            .map_err(|_| ParseError::new("concurrent_max", "must lie in 0 to 16"))
             .map_err(|error| refused(&error))?;
         let deadline = request.deadline.map(Duration::try_from).transpose();
         let deadline =
@@ -83,7 +83,7 @@ impl Advise {
                 .collect(),
             makespan_p50_ms: render::int(schedule.makespan.p50_ms),
             makespan_p90_ms: render::int(schedule.makespan.p90_ms),
-            concurrency: i32::try_from(schedule.concurrency).unwrap_or(i32::MAX),
+            concurrent_count: i32::try_from(schedule.concurrency).unwrap_or(i32::MAX),
             meets_deadline: deadline.map(|deadline| stuck.is_empty() && done_ms <= deadline),
             stuck,
         })

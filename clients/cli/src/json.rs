@@ -115,7 +115,7 @@ pub(crate) fn evacuation(answer: &v1::EstimateEvacuationResponse) -> Value {
         "waves": answer.waves.iter().map(wave).collect::<Vec<_>>(),
         "stuck": answer.stuck.iter().map(stuck).collect::<Vec<_>>(),
         "makespan_p50_ms": answer.makespan_p50_ms, "makespan_p90_ms": answer.makespan_p90_ms,
-        "concurrency": answer.concurrency, "meets_deadline": answer.meets_deadline,
+        "concurrent_count": answer.concurrent_count, "meets_deadline": answer.meets_deadline,
         "envelope": envelope(answer.envelope.as_ref()),
     })
 }

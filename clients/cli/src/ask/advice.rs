@@ -175,7 +175,7 @@ async fn evacuate(
     let request = v1::EstimateEvacuationRequest {
         node_id: server.node_id(node).await?,
         candidate_node_ids: server.node_ids(to).await?,
-        concurrency_max: *at_once,
+        concurrent_max: *at_once,
         deadline: deadline.as_ref().map(whole),
         limits: Some(limits_of(limits)),
         strict: *strict,
@@ -198,7 +198,7 @@ fn evacuation_text(node: &str, answer: &v1::EstimateEvacuationResponse) -> Strin
         "{node}: {leaving} leave in {} (with luck), {} (at worst), {} at once",
         ms(answer.makespan_p50_ms),
         ms(answer.makespan_p90_ms),
-        answer.concurrency
+        answer.concurrent_count
     );
     match answer.meets_deadline {
         Some(true) => first.push_str("; the deadline is met"),
