@@ -4,6 +4,7 @@
 
 pub mod body;
 pub mod config;
+pub mod identity;
 pub mod look;
 pub mod run;
 pub mod sampler;

@@ -1,7 +1,6 @@
 //! The program: starts sources, sampler and uplink, and ends them in order.
 
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,11 @@ use plimsoll_model::{Clock, Monotonic, NodeFacts, NodeId, SystemClock};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
+use crate::identity::{self, IdentityError};
 use crate::look::Look;
 use crate::sampler::{Latest, Sampler};
 use crate::source::host::{self, Host};
-use crate::source::libvirt::{self, Guests, Hypervisor};
+use crate::source::libvirt::{Guests, Hypervisor};
 use crate::spool::Spool;
 use crate::uplink::{SharedSpool, Uplink};
 
@@ -26,11 +26,9 @@ const FACTS_EVERY: Duration = Duration::from_secs(3_600);
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Nothing says which node this is.
-    #[error(
-        "nothing says which node this is; set `id` in [node], or give the machine an /etc/machine-id"
-    )]
-    NoNodeId,
+    /// It cannot be said which node this is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),
@@ -39,8 +37,8 @@ pub enum RunError {
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let node = find_node(&config).await.ok_or(RunError::NoNodeId)?;
-    tracing::info!(%node, aggregator = config.aggregator, version = env!("CARGO_PKG_VERSION"), "agent started");
+    let (node, origin) = identity::find(&config, &*clock).await?;
+    tracing::info!(%node, from = origin.name(), aggregator = config.aggregator, version = env!("CARGO_PKG_VERSION"), "agent started");
     let spool = Spool::open(
         &config.state_dir.join("spool"),
         config.spool_size.bytes(),
@@ -125,33 +123,6 @@ async fn drain(spool: &SharedSpool) {
     while spool.with(|spool| spool.has_unacknowledged()).await == Some(true) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Finds out which node this is: told, or as libvirt says now or said before, or the machine's id.
-async fn find_node(config: &Config) -> Option<NodeId> {
-    let kept = config.state_dir.join("node-id");
-    let libvirt = match &config.libvirt {
-        Some(libvirt) if config.node_id.is_none() => libvirt::identify(libvirt).await,
-        _ => None,
-    };
-    if let Some(node) = libvirt {
-        // Only a convenience for a start while libvirt is down.
-        drop(
-            std::fs::create_dir_all(&config.state_dir)
-                .and_then(|()| std::fs::write(&kept, node.to_string())),
-        );
-    }
-    let before = || NodeId::from_str(std::fs::read_to_string(&kept).ok()?.trim()).ok();
-    node_id(config, libvirt.or_else(before))
-}
-
-/// Decides which node this is.
-pub fn node_id(config: &Config, libvirt: Option<NodeId>) -> Option<NodeId> {
-    let machine = || {
-        let text = std::fs::read_to_string("/etc/machine-id").ok()?;
-        NodeId::from_str(text.trim()).ok()
-    };
-    config.node_id.or(libvirt).or_else(machine)
 }
 
 /// Reads the host at its own pace.

@@ -80,14 +80,14 @@ pub async fn open(libvirt: &Libvirt) -> Result<Connection, CallError> {
     Connection::open(&socket(libvirt), options).await
 }
 
-/// Asks libvirt which node this is.
-pub async fn identify(libvirt: &Libvirt) -> Option<NodeId> {
-    let connection = open(libvirt).await.ok()?;
-    let capabilities = connection
-        .capabilities_xml(libvirt.call_deadline)
-        .await
-        .ok()?;
-    xml::host_uuid(&capabilities)
+/// Asks libvirt which node this is; absent if it does not say.
+///
+/// # Errors
+/// If libvirt cannot be reached or does not answer in time.
+pub async fn identify(libvirt: &Libvirt) -> Result<Option<NodeId>, CallError> {
+    let connection = open(libvirt).await?;
+    let capabilities = connection.capabilities_xml(libvirt.call_deadline).await?;
+    Ok(xml::host_uuid(&capabilities))
 }
 
 impl Guests {

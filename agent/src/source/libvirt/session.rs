@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use plimsoll_libvirt::{
     CallError, Connection, DomainRef, EventId, Events, JobStatsFlags, ListFlags, StatsFlags,
-    StatsGroups, TypedParams, XmlFlags, job::JobStats,
+    StatsGroups, TypedParams, XmlFlags, calls::NodeInfo, job::JobStats,
 };
-use plimsoll_model::{BootId, DomainId, Incarnation, Metric, Window};
+use plimsoll_model::{Bandwidth, BootId, ByteSize, DomainId, Incarnation, Metric, Window};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -34,11 +34,21 @@ pub(super) enum Done {
     Described(DomainId, Result<String, CallError>),
     Counted(DomainId, Window, Duration, Result<TypedParams, CallError>),
     Job(DomainId, Window, Option<u32>, Result<JobStats, CallError>),
-    Limit(DomainId, Option<u64>),
+    Limits(DomainId, Limits),
     Measured(DomainId, dirty::Order, dirty::Outcome),
     Touched(DomainId, Window, Option<u64>),
-    Host(Option<String>, Option<u64>, Option<u64>),
+    Host(Option<String>, Option<u64>, Option<u64>, Option<NodeInfo>),
 }
+
+/// What libvirt holds a migration to; absent where it does not say.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Limits {
+    downtime_ms: Option<u64>,
+    bandwidth: Option<Bandwidth>,
+}
+
+/// Bandwidth from which libvirt means that there is no cap.
+const UNCAPPED_MIB: u64 = 1 << 40;
 
 /// One connection and what is known through it.
 pub(super) struct Session<'a> {
@@ -53,6 +63,7 @@ pub(super) struct Session<'a> {
     timed_out: u64,
     slowest: Duration,
     look: Look,
+    host: Option<NodeInfo>,
 }
 
 impl<'a> Session<'a> {
@@ -69,6 +80,7 @@ impl<'a> Session<'a> {
             timed_out: 0,
             slowest: Duration::ZERO,
             look: Look::default(),
+            host: None,
         }
     }
 
@@ -135,10 +147,12 @@ impl<'a> Session<'a> {
         self.calls.spawn(async move {
             let kind = connection.hypervisor_type(deadline).await.ok();
             let libvirt = connection.lib_version(deadline).await.ok();
+            let qemu = connection.hypervisor_version(deadline).await.ok();
             Done::Host(
                 kind,
                 libvirt,
-                connection.hypervisor_version(deadline).await.ok(),
+                qemu,
+                connection.node_info(deadline).await.ok(),
             )
         });
     }
@@ -204,6 +218,13 @@ impl<'a> Session<'a> {
         if self.rounds > 0 && self.domains.values().all(|known| known.facts.is_some()) {
             values.whole(Metric::HostAllocVcpuUsed, vcpus);
             values.whole(Metric::HostAllocMemUsed, memory);
+        }
+        if let Some(host) = &self.host {
+            values.whole(Metric::HostAllocVcpuTotal, u64::from(host.cpus));
+            values.whole(
+                Metric::HostAllocMemTotal,
+                ByteSize::from_kib(host.memory_kib).bytes(),
+            );
         }
         if let Some(told) = self.guests.config.overcommit {
             values.whole(
@@ -286,19 +307,25 @@ impl<'a> Session<'a> {
         });
     }
 
-    pub(super) fn ask_limit(&mut self, id: DomainId) {
+    pub(super) fn ask_limits(&mut self, id: DomainId) {
         let Some(known) = self.domains.get(&id) else {
             return;
         };
         let (connection, domain) = (self.connection.clone(), known.domain.clone());
         self.calls.spawn(async move {
-            Done::Limit(
-                id,
-                connection
-                    .migrate_max_downtime_ms(&domain, JOB_DEADLINE)
-                    .await
-                    .ok(),
-            )
+            let (downtime, bandwidth) = tokio::join!(
+                connection.migrate_max_downtime_ms(&domain, JOB_DEADLINE),
+                connection.migrate_max_speed_mib_per_second(&domain, JOB_DEADLINE),
+            );
+            let capped = |mib: &u64| (1..UNCAPPED_MIB).contains(mib);
+            let limits = Limits {
+                downtime_ms: downtime.ok(),
+                bandwidth: bandwidth
+                    .ok()
+                    .filter(capped)
+                    .map(|mib| Bandwidth::from_bytes_per_second(mib << 20)),
+            };
+            Done::Limits(id, limits)
         });
     }
 

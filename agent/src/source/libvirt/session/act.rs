@@ -25,13 +25,14 @@ impl Session<'_> {
             Done::Described(id, result) => self.described(id, result),
             Done::Counted(id, window, took, result) => self.counted(id, window, took, result),
             Done::Job(id, window, pass, result) => self.job(id, window, pass, result),
-            Done::Limit(id, limit) => self.tell_start(id, MigrationRole::Source, limit),
+            Done::Limits(id, limits) => self.tell_start(id, MigrationRole::Source, limits),
             Done::Measured(id, order, outcome) => {
                 self.measured(id, &order, outcome);
                 self.begin_measurements();
             }
             Done::Touched(id, window, bytes) => self.touched(id, window, bytes),
-            Done::Host(kind, libvirt, qemu) => {
+            Done::Host(kind, libvirt, qemu, host) => {
+                self.host = host;
                 self.guests.hypervisor.send_replace(Hypervisor {
                     kind,
                     libvirt_version: libvirt.map(version),

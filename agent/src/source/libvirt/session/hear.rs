@@ -3,7 +3,7 @@
 use plimsoll_libvirt::{DomainEvent, DomainEventKind, TypedParams, job, lifecycle};
 use plimsoll_model::{DomainId, DomainState, Event, EventKind, MigrationEnded, MigrationRole};
 
-use super::Session;
+use super::{Limits, Session};
 use crate::source::libvirt::migration::Migration;
 
 impl Session<'_> {
@@ -104,18 +104,13 @@ impl Session<'_> {
         tracing::info!(domain = %known.domain, ?role, "a migration began");
         match role {
             // The limit is asked for first; the start is told with it, or without it at once after.
-            MigrationRole::Source => self.ask_limit(id),
-            MigrationRole::Target => self.tell_start(id, role, None),
+            MigrationRole::Source => self.ask_limits(id),
+            MigrationRole::Target => self.tell_start(id, role, Limits::default()),
         }
     }
 
     /// Tells the start of a migration under way, once.
-    pub(super) fn tell_start(
-        &mut self,
-        id: DomainId,
-        role: MigrationRole,
-        downtime_limit_ms: Option<u64>,
-    ) {
+    pub(super) fn tell_start(&mut self, id: DomainId, role: MigrationRole, limits: Limits) {
         let Some(known) = self.domains.get_mut(&id) else {
             return;
         };
@@ -131,8 +126,8 @@ impl Session<'_> {
             domain: id,
             incarnation: known.incarnation,
             role,
-            downtime_limit_ms,
-            bandwidth_cap: None,
+            downtime_limit_ms: limits.downtime_ms,
+            bandwidth_cap: limits.bandwidth,
         };
         let seen = migration.started;
         let node = self.guests.node;
@@ -163,7 +158,7 @@ impl Session<'_> {
 
     /// Tells the end of a migration, once.
     pub(super) fn end(&mut self, id: DomainId, end: MigrationEnded) {
-        self.tell_start(id, MigrationRole::Source, None);
+        self.tell_start(id, MigrationRole::Source, Limits::default());
         let Some(known) = self.domains.get_mut(&id) else {
             return;
         };
