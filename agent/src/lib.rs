@@ -4,8 +4,10 @@
 
 pub mod body;
 pub mod config;
+pub mod doctor;
 pub mod identity;
 pub mod look;
+pub mod once;
 pub mod run;
 pub mod sampler;
 pub mod source;

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use plimsoll_agent::config::{self, Access, Config, ConfigError, LogFormat, Overrides};
+use plimsoll_agent::doctor::{self, Verdict};
+use plimsoll_agent::once::Format;
+use plimsoll_model::SystemClock;
 
 /// Samples this node and streams what it saw to an aggregator.
 #[derive(Debug, Parser)]
@@ -20,6 +23,22 @@ struct Cli {
 enum Command {
     /// Samples and sends until it is told to stop.
     Run(Settings),
+    /// Looks once at the host and its guests, and prints what it saw.
+    Once {
+        /// Form of what is printed.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Says what can and cannot be seen on this node, and how to mend it; exit code 1 if something fails.
+    Doctor {
+        /// Form of what is printed.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Checks the configuration and prints what is in effect.
     CheckConfig(Settings),
     /// Works with configurations.
@@ -107,10 +126,26 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             let (_, raw) = settings.load()?;
             write!(out, "{}", toml::to_string(&raw)?)?;
         }
+        Command::Once { format, settings } => {
+            let (config, _) = settings.load()?;
+            log(config.log_format, "warn");
+            let sample = runtime()?.block_on(plimsoll_agent::once::take(config))?;
+            sample.print(format, &mut out)?;
+        }
+        Command::Doctor { format, settings } => {
+            let (config, _) = settings.load()?;
+            log(config.log_format, "error");
+            let clock = SystemClock::new();
+            let report = runtime()?.block_on(doctor::examine(&config, &clock));
+            report.print(format, &mut out)?;
+            if report.worst() == Verdict::Fail {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         Command::Run(settings) => {
             let (config, _) = settings.load()?;
             drop(out);
-            log(config.log_format);
+            log(config.log_format, "info");
             runtime()?.block_on(plimsoll_agent::run::run(config))?;
         }
     }
@@ -125,9 +160,9 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-fn log(format: LogFormat) {
+fn log(format: LogFormat, least: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(least));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))

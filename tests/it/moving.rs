@@ -1,10 +1,14 @@
 //! The stage itself: guests that dirty memory move between two real libvirt nodes.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use plimsoll_tests::guest::{Guest, PageSet, Pattern};
 use plimsoll_tests::stage::{MigrateOptions, Migration, Stage, StageConfig, standing, turn};
 use uuid::Uuid;
+
+use crate::house::program;
 
 const MIB: u32 = 1 << 20;
 
@@ -79,4 +83,52 @@ fn a_quiet_guest_moves_a_wild_one_does_not_and_nothing_is_left_behind() {
             .iter()
             .all(|other| other.directory != directory)
     );
+}
+
+/// Processes in whose mount namespace something of the directory is mounted.
+fn processes_within(directory: &str) -> usize {
+    let mut count = 0;
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let mounts = std::fs::read_to_string(entry.path().join("mountinfo"));
+        let is_process = entry.file_name().to_string_lossy().parse::<u32>().is_ok();
+        count += usize::from(is_process && mounts.is_ok_and(|text| text.contains(directory)));
+    }
+    count
+}
+
+#[test]
+fn what_the_owner_of_a_stage_left_when_it_was_killed_is_taken_away() {
+    let Some(_turn) = turn("what_the_owner_of_a_stage_left_when_it_was_killed_is_taken_away")
+    else {
+        return;
+    };
+    let base = tempfile::tempdir().unwrap();
+    let stage = || {
+        let mut command = Command::new(program("plimsoll-stage"));
+        command.arg("--dir").arg(base.path());
+        command
+    };
+    let mut owner = stage()
+        .args(["up", "--nodes", "1", "--attend"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    let mut out = BufReader::new(owner.stdout.take().unwrap());
+    out.read_line(&mut told).unwrap();
+    assert!(told.contains("stands in"), "{told}");
+    let directory = base.path().to_str().unwrap();
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    assert!(
+        processes_within(directory) > 0,
+        "libvirtd outlived its owner"
+    );
+    assert!(standing(base.path()).unwrap()[0].is_stale);
+
+    let mended = stage().arg("down").output().unwrap();
+    assert!(mended.status.success(), "{mended:?}");
+    assert!(standing(base.path()).unwrap().is_empty());
+    assert_eq!(processes_within(directory), 0);
 }

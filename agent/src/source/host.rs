@@ -34,6 +34,13 @@ const SOURCES: [(&str, Parser); 7] = [
     ("proc/pressure/io", parse::psi_io),
 ];
 
+/// Lists the sources that cannot be read.
+pub fn unreadable(root: &Path) -> Vec<&'static str> {
+    let opens = |path: &&str| std::fs::read(root.join(path)).is_ok();
+    let paths = SOURCES.iter().map(|(path, _)| *path);
+    paths.filter(|path| !opens(path)).collect()
+}
+
 /// Reads the host.
 #[derive(Debug)]
 pub struct Host {

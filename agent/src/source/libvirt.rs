@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_libvirt::{CallError, Connection, DEFAULT_RUN_DIR, OpenOptions, socket_candidates};
+use plimsoll_libvirt::{
+    CallError, Connection, DEFAULT_RUN_DIR, DomainRef, OpenOptions, socket_candidates,
+};
 use plimsoll_model::{Clock, Metric, NodeId};
 use tokio::sync::{mpsc, watch};
 
@@ -88,6 +90,38 @@ pub async fn identify(libvirt: &Libvirt) -> Result<Option<NodeId>, CallError> {
     let connection = open(libvirt).await?;
     let capabilities = connection.capabilities_xml(libvirt.call_deadline).await?;
     Ok(xml::host_uuid(&capabilities))
+}
+
+/// Writes a version as libvirt numbers it: major, minor and release, each of three digits.
+pub fn version(number: u64) -> String {
+    let part = |place: u64| number / place % 1_000;
+    format!("{}.{}.{}", number / 1_000_000, part(1_000), part(1))
+}
+
+/// How much of a guest's process can be seen without libvirt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// Nothing of it.
+    Nothing,
+    /// Its processor time and resident memory.
+    Process,
+    /// What it touched of its memory as well.
+    Memory,
+}
+
+/// Tells how much of the process of a guest can be seen.
+pub fn sight(root: &Path, domain: &DomainRef) -> Sight {
+    let Some(pid) = process::pid(root, domain) else {
+        return Sight::Nothing;
+    };
+    let of = |name: &str| root.join(format!("proc/{pid}/{name}"));
+    if std::fs::File::open(of("stat")).is_err() {
+        Sight::Nothing
+    } else if std::fs::File::open(of("smaps")).is_err() {
+        Sight::Process
+    } else {
+        Sight::Memory
+    }
 }
 
 impl Guests {

@@ -7,6 +7,7 @@ use plimsoll_libvirt::DomainRef;
 use plimsoll_model::{DomainFacts, DomainId, Incarnation, Monotonic, NodeId, Subject};
 
 use super::migration::Migration;
+use super::table::Shape;
 
 const QUARANTINE_MIN: Duration = Duration::from_secs(60);
 const QUARANTINE_MAX: Duration = Duration::from_secs(600);
@@ -25,6 +26,7 @@ pub(super) struct Known {
     pub(super) busy: bool,
     /// Whether a call about its job is under way.
     pub(super) job_busy: bool,
+    shape: Shape,
     quarantined_until: Option<Monotonic>,
     penalty: Duration,
     pub(super) migration: Option<Migration>,
@@ -50,6 +52,7 @@ impl Known {
             running: false,
             busy: false,
             job_busy: false,
+            shape: Shape::default(),
             quarantined_until: None,
             penalty: QUARANTINE_MIN,
             migration: None,
@@ -71,6 +74,17 @@ impl Known {
         tracing::warn!(domain = %self.domain, wait_s = self.penalty.as_secs(), "a domain does not answer; it is read from /proc meanwhile");
         self.quarantined_until = Some(now.plus(self.penalty));
         self.penalty = (self.penalty * 2).min(QUARANTINE_MAX);
+    }
+
+    /// Keeps how many parts the domain has; says whether a number became another.
+    pub(super) fn reshape(&mut self, seen: Shape) -> bool {
+        let mut changed = false;
+        for (known, seen) in self.shape.iter_mut().zip(seen) {
+            let Some(seen) = seen else { continue };
+            let before = known.replace(seen);
+            changed |= before.is_some_and(|before| before != seen);
+        }
+        changed
     }
 
     pub(super) fn is_quarantined(&self, now: Monotonic) -> bool {
@@ -97,8 +111,7 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_domain_that_goes_on_hanging_is_left_alone_for_longer_and_longer() {
+    fn known() -> Known {
         let incarnation = Incarnation {
             boot: BootId::random(),
             started_ms: 1,
@@ -108,7 +121,22 @@ mod tests {
             uuid: [1; 16],
             id: Some(1),
         };
-        let mut known = Known::new(domain, DomainId::random(), NodeId::random(), incarnation);
+        Known::new(domain, DomainId::random(), NodeId::random(), incarnation)
+    }
+
+    #[test]
+    fn another_number_of_parts_is_a_change_and_a_number_not_asked_for_is_none() {
+        let mut known = known();
+        assert!(!known.reshape([Some(1), Some(2), None, Some(1)]), "first");
+        assert!(!known.reshape([Some(1), Some(2), Some(0), None]));
+        assert!(!known.reshape([None; 4]));
+        assert!(known.reshape([Some(1), Some(2), Some(1), None]));
+        assert!(!known.reshape([Some(1), Some(2), Some(1), Some(1)]));
+    }
+
+    #[test]
+    fn a_domain_that_goes_on_hanging_is_left_alone_for_longer_and_longer() {
+        let mut known = known();
         let at = |seconds| Monotonic::from_duration(Duration::from_secs(seconds));
         known.quarantine(at(0));
         assert!(known.is_quarantined(at(59)) && !known.is_quarantined(at(60)));

@@ -124,6 +124,22 @@ pub(super) fn stats(params: &TypedParams, macs: &HashMap<String, String>, values
     }
 }
 
+/// What a change of tells that a domain was given or lost a part, so that its description is old.
+const SHAPE: [&str; 4] = [
+    "vcpu.maximum",
+    "balloon.maximum",
+    "block.count",
+    "net.count",
+];
+
+/// How many parts a domain has; absent where a field was not asked for.
+pub(super) type Shape = [Option<u64>; SHAPE.len()];
+
+/// Tells how many parts a domain has.
+pub(super) fn shape(params: &TypedParams) -> Shape {
+    SHAPE.map(|field| params.u64(field))
+}
+
 /// Estimates the share of memory that was never touched; pages of huge memory are not in the
 /// resident size, so nothing is told about such guests.
 pub(super) fn zero_fraction(params: &TypedParams, huge_pages: Option<bool>) -> Option<u64> {

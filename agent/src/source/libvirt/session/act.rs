@@ -10,7 +10,7 @@ use plimsoll_model::{DomainId, EventKind, Metric, MigrationRole, Window};
 use super::{Done, Session};
 use crate::config::Access;
 use crate::look::Values;
-use crate::source::libvirt::{Hypervisor, dirty, migration, table, touched, xml};
+use crate::source::libvirt::{Hypervisor, dirty, migration, table, touched, version, xml};
 
 impl Session<'_> {
     pub(super) fn act(&mut self, done: Done) {
@@ -117,7 +117,8 @@ impl Session<'_> {
                 self.look
                     .sweeps
                     .extend(values.sweep(known.subject(), window));
-                if known.facts.is_none() {
+                let reshaped = known.reshape(table::shape(&params));
+                if reshaped || known.facts.is_none() {
                     let domain = known.domain.clone();
                     self.describe(id, domain);
                 }
@@ -327,13 +328,4 @@ fn tell_failure(domain: &DomainRef, error: &CallError) {
     } else {
         tracing::debug!(%domain, error = text, "a dirty rate was not measured");
     }
-}
-
-fn version(number: u64) -> String {
-    format!(
-        "{}.{}.{}",
-        number / 1_000_000,
-        number / 1_000 % 1_000,
-        number % 1_000
-    )
 }

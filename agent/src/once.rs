@@ -1,0 +1,175 @@
+//! One look at everything the agent can see, for people and scripts. It sends nothing.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_model::{Clock, DomainId, Metric, NodeId, Subject, SystemClock};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{Access, Config};
+use crate::identity::{self, IdentityError};
+use crate::look::Look;
+use crate::source::host::{self, Host};
+use crate::source::libvirt::{Guests, Hypervisor};
+
+const LOOKS_MAX: usize = 64;
+/// Time between two looks at the guests; the second tells whether all were described.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Intervals after which guests that have not answered are left out.
+const INTERVALS_MAX: u32 = 5;
+
+/// Form of what is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A line for each reading.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// What was seen, and by which node.
+#[derive(Debug)]
+pub struct Sample {
+    node: NodeId,
+    hostname: String,
+    look: Look,
+}
+
+/// Looks once at the host and at every guest that answers. Dirty rates are not measured: that takes
+/// longer than a look, and changes something on the node.
+///
+/// # Errors
+/// If it cannot be said which node this is.
+pub async fn take(config: Config) -> Result<Sample, IdentityError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let (node, _) = identity::find(&config, &*clock).await?;
+    let facts = host::facts::read(Path::new("/"), &config);
+    let hostname = facts.hostname.clone();
+    let mut look = Look {
+        sweeps: Host::new(Path::new("/"), node, Arc::clone(&clock)).read(),
+        node_facts: Some(facts),
+        ..Look::default()
+    };
+    if let Some(libvirt) = config.libvirt.clone() {
+        let (looks, inbox) = mpsc::channel(LOOKS_MAX);
+        let mut quick = config;
+        quick.interval = INTERVAL;
+        let guests = Guests {
+            node,
+            libvirt: crate::config::Libvirt {
+                access: Access::ReadOnly,
+                ..libvirt
+            },
+            config: Arc::new(quick),
+            clock,
+            looks,
+            hypervisor: watch::channel(Hypervisor::default()).0,
+        };
+        let watching = tokio::spawn(guests.run());
+        gather(inbox, &mut look).await;
+        watching.abort();
+    }
+    Ok(Sample {
+        node,
+        hostname,
+        look,
+    })
+}
+
+/// Takes looks until every guest was described and read, or libvirt cannot be reached.
+async fn gather(mut inbox: mpsc::Receiver<Look>, all: &mut Look) {
+    let enough = async {
+        while let Some(look) = inbox.recv().await {
+            all.merge(look);
+            if is_whole(all) {
+                return;
+            }
+        }
+    };
+    // What came until then is shown; who did not answer has no line.
+    drop(tokio::time::timeout(INTERVAL * INTERVALS_MAX, enough).await);
+}
+
+fn is_whole(look: &Look) -> bool {
+    let told = |metric: Metric, subject: Option<DomainId>| {
+        look.sweeps
+            .iter()
+            .filter(|sweep| subject.is_none() || sweep.subject.domain() == subject)
+            .flat_map(|sweep| &sweep.values)
+            .find(|(told, _, _)| *told == metric)
+            .map(|(_, _, value)| *value)
+    };
+    if told(Metric::HostLibvirtUp, None) == Some(0) {
+        return true;
+    }
+    let all_described = told(Metric::HostAllocVcpuUsed, None).is_some();
+    let read = |domain| told(Metric::VmState, Some(domain)).is_some();
+    all_described && look.domain_facts.iter().all(|facts| read(facts.domain))
+}
+
+impl Sample {
+    /// Prints it; values are whole numbers in the unit beside them, times are ms since 1970.
+    ///
+    /// # Errors
+    /// If `out` cannot be written.
+    pub fn print(&self, format: Format, out: &mut impl Write) -> io::Result<()> {
+        match format {
+            Format::Text => self.print_text(out),
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut *out, &self.json())?;
+                writeln!(out)
+            }
+        }
+    }
+
+    fn print_text(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "node {} {}", self.node, self.hostname)?;
+        for facts in &self.look.domain_facts {
+            writeln!(out, "domain {} {}", facts.domain, facts.name)?;
+        }
+        for sweep in &self.look.sweeps {
+            let subject = match sweep.subject {
+                Subject::Node(_) => "node".to_owned(),
+                Subject::Domain { domain, .. } => domain.to_string(),
+            };
+            for (metric, part, value) in &sweep.values {
+                let (name, unit) = (metric.name(), metric.unit().symbol());
+                let part = match part.as_str() {
+                    "" => String::new(),
+                    part => format!("[{part}]"),
+                };
+                writeln!(out, "{subject} {name}{part} {value} {unit}")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn json(&self) -> Value {
+        let readings = self.look.sweeps.iter().flat_map(|sweep| {
+            sweep.values.iter().map(|(metric, part, value)| {
+                json!({
+                    "domain": sweep.subject.domain().map(|domain| domain.to_string()),
+                    "metric": metric.name(),
+                    "part": part.as_str(),
+                    "value": value,
+                    "unit": metric.unit().symbol(),
+                    "begin_ms": sweep.window.begin().millis(),
+                    "end_ms": sweep.window.end.millis(),
+                })
+            })
+        });
+        let domains =
+            self.look.domain_facts.iter().map(
+                |facts| json!({ "id": facts.domain.to_string(), "name": facts.name.as_str() }),
+            );
+        json!({
+            "node": { "id": self.node.to_string(), "hostname": self.hostname },
+            "domains": domains.collect::<Vec<_>>(),
+            "readings": readings.collect::<Vec<_>>(),
+        })
+    }
+}
