@@ -3,6 +3,8 @@
 //! It makes no samples and judges none; what the aggregator refuses becomes a gap.
 
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
