@@ -1,4 +1,4 @@
-//! Says what the agent can and cannot see on this node, and how to mend it. It changes nothing.
+//! Says what the agent can and cannot see on this node, and how to mend it. It mends nothing itself.
 
 mod guests;
 mod node;

@@ -83,23 +83,43 @@ pub enum IdentityError {
 /// # Errors
 /// If nothing says it, or if the kept identity is that of another machine or is damaged.
 pub async fn find(config: &Config, clock: &dyn Clock) -> Result<(NodeId, Origin), IdentityError> {
-    if let Some(told) = config.node_id {
-        return Ok((told, Origin::Configuration));
-    }
-    let path = config.state_dir.join("node-id");
-    let kept = read_kept(&path)?;
-    let said = match &config.libvirt {
-        Some(libvirt) => ask(libvirt, kept.is_some(), clock).await,
-        None => None,
-    };
-    let found = settle(Path::new("/"), &path, kept, said)?;
+    let found = decide(config, clock, true).await?;
     if found.1 == Origin::Libvirt {
-        keep(&path, found.0);
+        keep(&kept_in(config), found.0);
     }
     Ok(found)
 }
 
-/// Asks libvirt, once if an identity is kept, else until it answers or was waited for long enough.
+/// Finds out which node this is without waiting, and keeps nothing.
+///
+/// # Errors
+/// As [`find`].
+pub async fn peek(config: &Config, clock: &dyn Clock) -> Result<(NodeId, Origin), IdentityError> {
+    decide(config, clock, false).await
+}
+
+async fn decide(
+    config: &Config,
+    clock: &dyn Clock,
+    is_patient: bool,
+) -> Result<(NodeId, Origin), IdentityError> {
+    if let Some(told) = config.node_id {
+        return Ok((told, Origin::Configuration));
+    }
+    let path = kept_in(config);
+    let kept = read_kept(&path)?;
+    let said = match &config.libvirt {
+        Some(libvirt) => ask(libvirt, kept.is_some() || !is_patient, clock).await,
+        None => None,
+    };
+    settle(Path::new("/"), &path, kept, said)
+}
+
+fn kept_in(config: &Config) -> PathBuf {
+    config.state_dir.join("node-id")
+}
+
+/// Asks libvirt, once or until it answers or was waited for long enough.
 async fn ask(libvirt: &Libvirt, once: bool, clock: &dyn Clock) -> Option<NodeId> {
     let started = clock.monotonic();
     let mut told = false;

@@ -46,7 +46,7 @@ pub struct Sample {
 /// If it cannot be said which node this is.
 pub async fn take(config: Config) -> Result<Sample, IdentityError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let (node, _) = identity::find(&config, &*clock).await?;
+    let (node, _) = identity::peek(&config, &*clock).await?;
     let facts = host::facts::read(Path::new("/"), &config);
     let hostname = facts.hostname.clone();
     let mut look = Look {

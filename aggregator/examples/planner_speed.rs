@@ -13,6 +13,7 @@ use std::time::Duration;
 use plimsoll_aggregator::advise::Advise;
 use plimsoll_aggregator::config::Config;
 use plimsoll_aggregator::known::Known;
+use plimsoll_aggregator::lessons::Learned;
 use plimsoll_aggregator::room;
 use plimsoll_aggregator::roster::Roster;
 use plimsoll_aggregator::witness::Witness;
@@ -50,6 +51,7 @@ fn main() {
         clock: Arc::clone(&clock),
         // Nothing grows stale while the program runs.
         interval: Duration::from_secs(3_600),
+        learned: Learned::default(),
     };
     let assumed = Bandwidth::from_mbit_per_second(1_000);
     let witness = Arc::new(Witness::new(known.clone(), assumed));

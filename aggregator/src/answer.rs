@@ -5,7 +5,7 @@ use std::time::Duration;
 use plimsoll_estimate::{
     Calibration, Formula, Interval, MODEL_NAME, MODEL_VERSION, Quality, Verdict,
 };
-use plimsoll_model::UnixMillis;
+use plimsoll_model::{MigrationMode, UnixMillis};
 use plimsoll_proto::{render, v1};
 
 use crate::planner::{Answer, Input};
@@ -27,11 +27,14 @@ pub fn migration(answer: &Answer, lifetime: Duration) -> v1::EstimateMigrationRe
             model_version: MODEL_VERSION.to_owned(),
             calibration: match estimate.calibration {
                 Calibration::Prior => "prior".to_owned(),
-                Calibration::Learned { sample_count } => format!("learned from {sample_count}"),
+                Calibration::Learned(learned) => {
+                    format!("learned from {}", learned.sample_count)
+                }
             },
             ..envelope(answer.as_of, &answer.inputs, qualities, lifetime)
         }),
         estimate: Some(v1::MigrationEstimate {
+            mode: mode(estimate.mode).into(),
             verdict: verdict(estimate.verdict).into(),
             convergence_probability: estimate.probability.map(|p| p.as_f64()),
             total_ms: estimate.total_ms.map(interval),
@@ -91,6 +94,15 @@ fn interval(bounds: Interval) -> v1::Interval {
         p10: bounds.p10 as f64,
         p50: bounds.p50 as f64,
         p90: bounds.p90 as f64,
+    }
+}
+
+fn mode(mode: MigrationMode) -> v1::MigrationMode {
+    match mode {
+        MigrationMode::Precopy => v1::MigrationMode::Precopy,
+        MigrationMode::PrecopyAutoConverge => v1::MigrationMode::PrecopyAutoConverge,
+        MigrationMode::Postcopy => v1::MigrationMode::Postcopy,
+        MigrationMode::StopCopy => v1::MigrationMode::StopCopy,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::known::{DomainRow, Known};
 use crate::page::{refused, status};
 use crate::planner::{self, PlanError, Question};
 use crate::witness::Witness;
-use crate::{answer, past, room};
+use crate::{answer, past, room, truth};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -179,6 +179,15 @@ impl EstimateService for Forecast {
         request: Request<v1::GetHeadroomRequest>,
     ) -> Result<Response<v1::GetHeadroomResponse>, Status> {
         room::answer(&self.known, &request.into_inner()).map(Response::new)
+    }
+
+    async fn get_model_accuracy(
+        &self,
+        request: Request<v1::GetModelAccuracyRequest>,
+    ) -> Result<Response<v1::GetModelAccuracyResponse>, Status> {
+        truth::answer(&self.known.store, &request.into_inner())
+            .map(Response::new)
+            .map_err(|error| refused(&error))
     }
 
     async fn list_migrations(

@@ -10,6 +10,7 @@ use plimsoll_model::{
 };
 use plimsoll_store::{SeriesFilter, Store};
 
+use crate::lessons::Learned;
 use crate::roster::Roster;
 
 /// Libvirt's number of a domain that runs.
@@ -59,6 +60,8 @@ pub struct Known {
     pub clock: Arc<dyn Clock>,
     /// Interval of the agents.
     pub interval: Duration,
+    /// What finished migrations taught.
+    pub learned: Learned,
 }
 
 impl Known {

@@ -13,6 +13,7 @@ pub mod forecast;
 pub mod guard;
 pub mod ingest;
 pub mod known;
+pub mod lessons;
 mod metrics;
 pub mod page;
 pub mod past;
@@ -23,6 +24,7 @@ pub mod roster;
 #[cfg(test)]
 mod scene;
 pub mod serve;
+pub mod truth;
 mod weigh;
 pub mod witness;
 pub mod writer;

@@ -10,6 +10,7 @@ use plimsoll_estimate::{
 use plimsoll_model::{Bandwidth, ByteSize, DirtyRate, Metric, NodeId, Part, SeriesKey, UnixMillis};
 
 use crate::known::{DomainRow, Known};
+use crate::lessons::Likeness;
 
 /// Measurements of the dirty rate older than this tell of another time of day.
 const DIRTY_HORIZON: Duration = Duration::from_secs(900);
@@ -115,6 +116,13 @@ pub fn plan(
     inputs.has_balloon = known
         .whole(row.subject(), Metric::VmMemGuestLastUpdate)
         .is_some_and(|at| at.value > 0);
+    inputs.calibration = known.learned.calibration(&Likeness {
+        source: row.facts.node,
+        target: question.target,
+        accelerator: row.facts.accelerator,
+        link: bandwidth.rate,
+        mode: question.policy.mode,
+    });
     let estimate = plimsoll_estimate::estimate(&inputs)?;
     Ok(Answer {
         as_of,

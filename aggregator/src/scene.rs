@@ -14,6 +14,7 @@ use plimsoll_model::{
 use plimsoll_store::{Record, Store, StoreOptions};
 
 use crate::known::Known;
+use crate::lessons::Learned;
 use crate::roster::Roster;
 
 /// When stories begin.
@@ -52,6 +53,7 @@ impl Scene {
             roster: Arc::new(Roster::default()),
             clock: Arc::clone(&hands) as Arc<dyn Clock>,
             interval: Duration::from_secs(10),
+            learned: Learned::default(),
         };
         Self {
             dir,
@@ -83,6 +85,7 @@ impl Scene {
             roster: Arc::new(Roster::default()),
             clock,
             interval,
+            learned: Learned::default(),
         };
         Self {
             dir,

@@ -25,6 +25,7 @@ use crate::guard::rules::Rules;
 use crate::guard::tls::Current;
 use crate::ingest::Ingest;
 use crate::known::Known;
+use crate::lessons::Learned;
 use crate::metrics;
 use crate::query::Query;
 use crate::roster::Roster;
@@ -58,6 +59,7 @@ pub async fn serve(
         roster: Arc::clone(&roster),
         clock: Arc::clone(&clock),
         interval: config.interval,
+        learned: Learned::default(),
     };
     let (writer, thread) = Writer::start(Arc::clone(&store)).context("cannot start the writer")?;
     let witness = Arc::new(Witness::new(known.clone(), assumed));

@@ -226,8 +226,16 @@ impl Witness {
                 .map(|row| row.facts.node.as_bytes().to_vec())
                 .unwrap_or_default();
         }
+        self.teach(domain, &migration);
         self.open().finish(domain, migration.clone());
         self.keep(&migration, began)
+    }
+
+    /// Lets the estimates to come learn from a migration that has ended.
+    fn teach(&self, domain: DomainId, migration: &v1::Migration) {
+        let row = self.known.domain(domain).into_iter().next();
+        let accelerator = row.and_then(|row| row.facts.accelerator);
+        self.known.learned.learn(migration, accelerator);
     }
 
     /// Closes a migration whose end nobody told.

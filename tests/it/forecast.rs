@@ -86,6 +86,22 @@ fn summary(busy: &Value) -> String {
     )
 }
 
+/// The errors of `busy`'s moves and of the wild guest's are added up for whoever asks.
+fn errors_are_published(cloud: &Cloud, moves: usize) {
+    let told = cloud.ask(&["accuracy"]).unwrap();
+    let overall = &told[0];
+    assert_eq!(overall["migration_count"], moves + 1, "{told:#}");
+    let own = &overall["formulas"][0];
+    assert_eq!(own["name"], "plimsoll-rounds", "{told:#}");
+    assert_eq!(own["total_error_ratio"]["count"], moves, "{told:#}");
+    assert_eq!(own["verdict_right_count"], moves + 1, "{told:#}");
+    assert!(
+        overall["formulas"].as_array().unwrap().len() > 1,
+        "the baselines: {told:#}"
+    );
+    tell(&cloud.ask_in_words(&["accuracy"]).unwrap());
+}
+
 #[test]
 fn a_converging_and_a_wild_guest_are_each_called_right_before_they_move() {
     let Some(_turn) = turn("a_converging_and_a_wild_guest_are_each_called_right_before_they_move")
@@ -124,6 +140,7 @@ fn a_converging_and_a_wild_guest_are_each_called_right_before_they_move() {
         told.push(summary(&busy));
         let error = busy["error"]["total_error_ratio"].as_f64().unwrap();
         if error.abs() <= TOTAL_ERROR_MAX {
+            errors_are_published(&cloud, told.len());
             return;
         }
     }

@@ -10,7 +10,7 @@ use crate::identity::{self, Origin};
 use crate::source::host;
 
 pub(super) async fn identity(config: &Config, clock: &dyn Clock) -> Finding {
-    match identity::find(config, clock).await {
+    match identity::peek(config, clock).await {
         Ok((node, Origin::MachineId)) if config.libvirt.is_some() => Finding::warn(
             "identity",
             format!("{node}, from {}", Origin::MachineId.name()),

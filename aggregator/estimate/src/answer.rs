@@ -84,7 +84,7 @@ pub struct Raw {
 }
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
     /// How memory is carried over.
     pub mode: MigrationMode,
@@ -117,7 +117,7 @@ pub struct Estimate {
     pub throttle: Option<Ratio>,
     /// What post-copy risks; absent in other modes.
     pub postcopy: Option<PostcopyRisk>,
-    /// Whether costs and errors were learned.
+    /// Whether errors were learned.
     pub calibration: Calibration,
     /// What weakens the answer, in order, each once.
     pub quality: Vec<Quality>,

@@ -59,7 +59,7 @@ impl<'a> Ensemble<'a> {
         let bandwidth_sd = prior::bandwidth_sd(&inputs.bandwidth);
         scene.line_rate *= (bandwidth_sd * normal(*bandwidth)).exp();
         scene.line_rate *= prior::starved_factor(inputs, *starved);
-        let costs = (prior::fixed_sd(inputs.calibration) * normal(*fixed)).exp();
+        let costs = (prior::FIXED_SD * normal(*fixed)).exp();
         scene.setup_s *= costs;
         scene.stop_s *= costs;
         scene.load_s *= costs;

@@ -7,7 +7,7 @@ use crate::answer::{Estimate, Interval, PostcopyRisk, Raw, Verdict};
 use crate::baseline::baselines;
 use crate::ensemble::{Ensemble, quantiles};
 use crate::error::InputError;
-use crate::inputs::Inputs;
+use crate::inputs::{Calibration, Inputs};
 use crate::number::{round_u64, seconds};
 use crate::postcopy::{postcopy, stop_copy};
 use crate::precopy::simulate;
@@ -69,7 +69,6 @@ pub fn estimate(inputs: &Inputs) -> Result<Estimate, InputError> {
         } else {
             &ended
         },
-        cold: prior::is_cold(inputs.calibration),
     };
     let mut answer = Estimate {
         mode: inputs.policy.mode,
@@ -98,6 +97,12 @@ pub fn estimate(inputs: &Inputs) -> Result<Estimate, InputError> {
     if matches!(verdict, Verdict::DoesNotConverge | Verdict::AtRisk) && !always_ends {
         answer.bandwidth_needed = bandwidth_needed(&centre);
         answer.downtime_limit_needed_ms = downtime_limit_needed_ms(&centre);
+    }
+    if let Calibration::Learned(learned) = inputs.calibration {
+        let raw = answer.raw;
+        answer.total_ms = raw.total_ms.map(|raw| learned.total_ms(raw));
+        answer.downtime_ms = raw.downtime_ms.map(|raw| learned.downtime_ms(raw));
+        answer.bytes = raw.bytes.map(|raw| learned.bytes(raw));
     }
     answer.quality = reason::quality(inputs, &centre, &answer);
     answer.reasons = reason::sentences(inputs, &centre, &answer);
@@ -154,13 +159,12 @@ fn run(inputs: &Inputs, scene: &Scene) -> Run {
 /// The worlds that ended, as intervals.
 struct Answers<'a> {
     runs: &'a [Run],
-    cold: bool,
 }
 
 impl Answers<'_> {
     fn of(&self, answered: Answered, value: impl Fn(&Run) -> f64) -> Option<Interval> {
         let values = quantiles(self.runs.iter().map(value).collect())?;
-        Some(prior::interval(answered, values, self.cold))
+        Some(prior::interval(answered, values))
     }
 
     fn raw(&self, value: impl Fn(&Run) -> f64) -> Option<Interval> {

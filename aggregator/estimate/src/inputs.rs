@@ -5,6 +5,7 @@ use plimsoll_model::{Accelerator, Bandwidth, ByteSize, MigrationMode, Ratio};
 
 use crate::dirty::{DIRTY_POINTS_MAX, DirtyPoint, WINDOW_MS_MAX};
 use crate::error::InputError;
+use crate::learn::Correction;
 use crate::profile::DowntimeProfile;
 
 /// The largest guest that is taken, 64 TiB: beyond it a wrong unit is likelier.
@@ -67,16 +68,13 @@ impl Policy {
     }
 }
 
-/// Whether the fixed costs and the errors of the model were learned from finished migrations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether the errors of the model were learned from finished migrations.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Calibration {
-    /// No: priors stand in and the bounds are widened by the cold-start table.
+    /// No: the bounds are widened by the cold-start table.
     Prior,
-    /// Yes, from so many migrations; under 20 the prior table still applies.
-    Learned {
-        /// How many.
-        sample_count: u32,
-    },
+    /// Yes: the bounds of total, downtime and bytes are corrected by it.
+    Learned(Correction),
 }
 
 /// What every migration between two nodes costs, whatever its size. The defaults are priors.
@@ -111,7 +109,7 @@ impl Default for FixedCosts {
 }
 
 /// All that is known before a migration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Inputs {
     /// Memory of the guest, above 0; what the balloon has taken counts, for QEMU sends it as zero pages.
     pub memory_total: ByteSize,
@@ -133,7 +131,7 @@ pub struct Inputs {
     pub accelerator: Option<Accelerator>,
     /// What every migration costs.
     pub fixed: FixedCosts,
-    /// Whether costs and errors were learned.
+    /// Whether errors were learned.
     pub calibration: Calibration,
     /// Whether the guest's balloon driver tells of its memory.
     pub has_balloon: bool,

@@ -15,6 +15,7 @@ mod estimate;
 pub mod feasibility;
 pub mod headroom;
 mod inputs;
+mod learn;
 mod memory;
 pub mod network;
 mod nnls;
@@ -42,6 +43,7 @@ pub use inputs::{
     BandwidthSource, Calibration, DEVICE_MEMORY_PC, DEVICE_MEMORY_PC_VGA, FixedCosts, Inputs,
     LinkBandwidth, Policy,
 };
+pub use learn::{Correction, LEARNED_SAMPLES_MIN, Lessons};
 pub use postcopy::{PostcopyRun, StopCopyRun, postcopy, stop_copy};
 pub use precopy::{PrecopyRun, simulate};
 pub use profile::DowntimeProfile;

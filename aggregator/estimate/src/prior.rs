@@ -3,14 +3,11 @@
 use plimsoll_model::Ratio;
 
 use crate::answer::Interval;
-use crate::inputs::{BandwidthSource, Calibration, Inputs, LinkBandwidth};
+use crate::inputs::{BandwidthSource, Inputs, LinkBandwidth};
 use crate::number::round_u64;
 
 /// Telemetry older than this is stale; writing is hard to foresee beyond about a minute.
 pub(crate) const STALE_AFTER_MS: u64 = 300_000;
-/// From so many finished migrations on, learned errors replace the cold-start table.
-const LEARNED_SAMPLES_MIN: u32 = 20;
-
 /// How a value is widened: the low bound times `low`, the high bound times `high` plus `slack`.
 struct Widening {
     low: f64,
@@ -40,22 +37,12 @@ fn widening(answered: Answered) -> Widening {
     Widening { low, high, slack }
 }
 
-/// Whether the table applies.
-pub(crate) fn is_cold(calibration: Calibration) -> bool {
-    match calibration {
-        Calibration::Prior => true,
-        Calibration::Learned { sample_count } => sample_count < LEARNED_SAMPLES_MIN,
-    }
-}
-
-/// Makes the interval of three ordered values and widens it if the model is cold.
-pub(crate) fn interval(answered: Answered, values: [f64; 3], cold: bool) -> Interval {
+/// Makes the interval of three ordered values and widens it by the table.
+pub(crate) fn interval(answered: Answered, values: [f64; 3]) -> Interval {
     let [mut low, middle, mut high] = values;
-    if cold {
-        let widening = widening(answered);
-        low *= widening.low;
-        high = high * widening.high + widening.slack;
-    }
+    let widening = widening(answered);
+    low *= widening.low;
+    high = high * widening.high + widening.slack;
     let p50 = round_u64(middle);
     Interval {
         p10: round_u64(low).min(p50),
@@ -83,9 +70,7 @@ pub(crate) fn pace_sd(age_ms: Option<u64>) -> f64 {
 }
 
 /// Standard deviation of the logarithm of the fixed costs.
-pub(crate) fn fixed_sd(calibration: Calibration) -> f64 {
-    if is_cold(calibration) { 0.5 } else { 0.15 }
-}
+pub(crate) const FIXED_SD: f64 = 0.5;
 
 /// Share of the guest's memory that is touched, at a point between 0 and 1 of its distribution; unknown shares
 /// are spread evenly from four tenths to the whole.

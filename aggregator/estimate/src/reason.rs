@@ -3,7 +3,7 @@
 use plimsoll_model::{MigrationMode, Ratio};
 
 use crate::answer::{Estimate, Quality, Verdict};
-use crate::inputs::{BandwidthSource, Inputs};
+use crate::inputs::{BandwidthSource, Calibration, Inputs};
 use crate::prior;
 use crate::scene::Scene;
 
@@ -30,7 +30,10 @@ pub(crate) fn quality(inputs: &Inputs, centre: &Scene, answer: &Estimate) -> Vec
             Quality::OneDirtyWindow,
         ),
         (!inputs.has_balloon, Quality::NoBalloon),
-        (prior::is_cold(inputs.calibration), Quality::Uncalibrated),
+        (
+            inputs.calibration == Calibration::Prior,
+            Quality::Uncalibrated,
+        ),
         (
             dirty_matters && measured && extrapolated(inputs, centre, answer),
             Quality::Extrapolated,

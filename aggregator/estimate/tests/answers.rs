@@ -7,7 +7,8 @@
 
 use plimsoll_estimate::{
     BandwidthSource, Calibration, DirtyPoint, DirtySource, DowntimeProfile, Estimate, InputError,
-    Inputs, LinkBandwidth, Policy, Quality, Verdict, estimate,
+    Inputs, LEARNED_SAMPLES_MIN, Lessons, LinkBandwidth, Observed, Policy, Quality, Verdict,
+    estimate,
 };
 use plimsoll_model::{Accelerator, Bandwidth, ByteSize, DirtyRate, MigrationMode, Ratio};
 
@@ -193,13 +194,29 @@ fn old_telemetry_is_stale_and_one_window_is_not_two() {
 }
 
 #[test]
-fn learned_costs_narrow_the_bounds() {
+fn what_was_learned_corrects_the_bounds_and_takes_the_flag_away() {
     let mut inputs = guest(44.9, MigrationMode::Precopy);
-    let prior = told(&inputs).total_ms.unwrap();
-    inputs.calibration = Calibration::Learned { sample_count: 50 };
+    let prior = told(&inputs);
+    let (said, prior_total) = (prior.raw, prior.total_ms.unwrap());
+    // Each took a tenth longer than the middle said, and sent and stood still as was said.
+    let was = Observed {
+        converged: true,
+        total_ms: said.total_ms.map(|said| said.p50 * 11 / 10),
+        downtime_ms: said.downtime_ms.map(|said| said.p50),
+        bytes: said.bytes.map(|said| said.p50),
+    };
+    let mut lessons = Lessons::default();
+    (0..LEARNED_SAMPLES_MIN).for_each(|_| lessons.learn(said, &was));
+    inputs.calibration = Calibration::Learned(lessons.correction().unwrap());
     let learned = told(&inputs);
     let total = learned.total_ms.unwrap();
-    assert!(total.p90 - total.p10 < prior.p90 - prior.p10);
+    assert!((total.p10..=total.p90).contains(&was.total_ms.unwrap()));
+    assert!(total.p50 > prior_total.p50, "{total:?} {prior_total:?}");
+    assert!(total.p90 - total.p10 < prior_total.p90 - prior_total.p10);
+    assert_eq!(
+        learned.raw, said,
+        "what is learned is learned from the same"
+    );
     assert_eq!(learned.quality, vec![]);
 }
 

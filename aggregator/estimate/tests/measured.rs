@@ -14,9 +14,9 @@
 use std::io::Write as _;
 
 use plimsoll_estimate::{
-    BandwidthSource, DirtyClass, DirtyModel, DirtyPoint, DowntimeProfile, Estimate, Formula,
-    Inputs, LinkBandwidth, Observed, Policy, Scene, compare, estimate, relative_error, simulate,
-    zero_share_from_touched,
+    BandwidthSource, Calibration, DirtyClass, DirtyModel, DirtyPoint, DowntimeProfile, Estimate,
+    Formula, Inputs, Lessons, LinkBandwidth, Observed, Policy, Scene, compare, estimate,
+    relative_error, simulate, zero_share_from_touched,
 };
 use plimsoll_model::{Accelerator, Bandwidth, ByteSize, DirtyRate, MigrationMode, Ratio};
 use serde_json::Value;
@@ -304,4 +304,71 @@ fn the_simulator_beats_the_formulas_on_real_migrations() {
         f64::from(inside) >= 0.7 * f64::from(judged),
         "{inside} of {judged}"
     );
+}
+
+/// Each migration is foretold with what all the others taught; so few runs, over one kind of link, only show
+/// that learning is worth it.
+#[test]
+fn what_the_others_taught_narrows_the_bounds_of_each_and_they_still_hold() {
+    let lines: Vec<Line> = lines(|_| LOOPBACK)
+        .into_iter()
+        .filter(|line| line.observed.converged)
+        .collect();
+    let told = |line: &Line| estimate(&line.inputs).unwrap();
+    let (mut cold, mut learned) = (Held::default(), Held::default());
+    for (at, line) in lines.iter().enumerate() {
+        let others = lines.iter().enumerate().filter(|(other, _)| *other != at);
+        let mut lessons = Lessons::default();
+        others.for_each(|(_, other)| lessons.learn(told(other).raw, &other.observed));
+        let mut inputs = line.inputs.clone();
+        cold.add(&told(line), &line.observed);
+        inputs.calibration = Calibration::Learned(lessons.correction().unwrap());
+        learned.add(&estimate(&inputs).unwrap(), &line.observed);
+    }
+    cold.print("cold-start table");
+    learned.print("learned from the others");
+    assert!(learned.share() >= 0.7, "{}", learned.share());
+    assert!(learned.width() < cold.width());
+}
+
+/// How often bounds of the total held, and how wide they were.
+#[derive(Default)]
+struct Held {
+    inside: u32,
+    widths: Vec<f64>,
+    errors: Vec<f64>,
+}
+
+impl Held {
+    fn add(&mut self, answer: &Estimate, observed: &Observed) {
+        let (Some(said), Some(was)) = (answer.total_ms, observed.total_ms) else {
+            return;
+        };
+        self.inside += u32::from((said.p10..=said.p90).contains(&was));
+        self.widths.push((said.p90 - said.p10) as f64 / was as f64);
+        self.errors.extend(relative_error(said.p50, was));
+    }
+
+    fn share(&self) -> f64 {
+        f64::from(self.inside) / self.widths.len() as f64
+    }
+
+    fn width(&self) -> f64 {
+        spread(self.widths.clone()).0
+    }
+
+    fn print(&self, name: &str) {
+        let (error, error_most) = spread(self.errors.clone());
+        let mut out = std::io::stdout().lock();
+        writeln!(
+            out,
+            "{name}: bounds of the total held {} of {} times, median width {:.1} % of it; error {:.1} / {:.1} %",
+            self.inside,
+            self.widths.len(),
+            self.width() * 100.0,
+            error * 100.0,
+            error_most * 100.0
+        )
+        .unwrap();
+    }
 }

@@ -37,6 +37,10 @@ const RULES: &[(&str, May)] = &[
     ("/plimsoll.v1.EstimateService/GetHeadroom", May::Planners),
     ("/plimsoll.v1.EstimateService/ListMigrations", May::Planners),
     (
+        "/plimsoll.v1.EstimateService/GetModelAccuracy",
+        May::Planners,
+    ),
+    (
         "/plimsoll.v1.PlannerService/CheckFeasibility",
         May::Planners,
     ),

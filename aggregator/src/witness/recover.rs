@@ -23,7 +23,9 @@ impl Witness {
         let mut recorded = Recorded::default();
         let mut newest = UnixMillis::from_millis(0);
         let mut oldest_open: Option<UnixMillis> = None;
-        for document in self.store.documents(DOCUMENT_MIGRATION) {
+        let mut documents = self.store.documents(DOCUMENT_MIGRATION);
+        documents.sort_by_key(|document| document.time);
+        for document in documents {
             let Ok(migration) = v1::Migration::decode(document.payload.as_slice()) else {
                 tracing::error!("a migration record cannot be read");
                 continue;
@@ -40,6 +42,7 @@ impl Witness {
                 oldest_open.get_or_insert(document.time);
                 open.running.insert(domain, migration);
             } else {
+                self.teach(domain, &migration);
                 open.finish(domain, migration);
             }
         }

@@ -123,6 +123,12 @@ pub(crate) enum Command {
     },
     /// List domains that run on several nodes at once.
     Conflicts,
+    /// Say how true predictions were, beside simpler formulas.
+    Accuracy {
+        /// Only of migrations that began in the last span, such as 2h or 7d.
+        #[arg(long, value_parser = span)]
+        since: Option<Duration>,
+    },
     /// List migrations, each beside the prediction made before it.
     Migrations {
         /// Only of this domain, by UUID or name.

@@ -78,6 +78,7 @@ pub(crate) async fn run(args: &Args) -> Result<String, Failure> {
         Command::Gaps { node } => past::gaps(&mut server, args.json, node.as_deref()).await,
         Command::Estimate(asked) => estimate(&mut server, args.json, asked).await,
         Command::Headroom(asked) => headroom(&mut server, args.json, asked).await,
+        Command::Accuracy { since } => past::accuracy(&mut server, args.json, *since).await,
         Command::Migrations {
             domain,
             node,

@@ -300,3 +300,27 @@ pub(crate) fn migration(one: &v1::Migration) -> Value {
         "unknown_end_reason": one.unknown_end_reason,
     })
 }
+
+/// Renders how true predictions were.
+pub(crate) fn accuracy(one: &v1::PathAccuracy) -> Value {
+    let spread = |errors: Option<v1::ErrorSpread>| {
+        errors.map_or(
+            Value::Null,
+            |errors| json!({"p50": errors.p50, "p90": errors.p90, "count": errors.count}),
+        )
+    };
+    let formula = |one: &v1::FormulaAccuracy| {
+        json!({"name": one.name, "total_error_ratio": spread(one.total_error_ratio),
+               "wire_error_ratio": spread(one.wire_error_ratio),
+               "downtime_error_ms": spread(one.downtime_error_ms),
+               "verdict_count": one.verdict_count,
+               "verdict_right_count": one.verdict_right_count,
+               "broken_promise_count": one.broken_promise_count})
+    };
+    json!({
+        "source_node_id": id(&one.source_node_id), "target_node_id": id(&one.target_node_id),
+        "migration_count": one.migration_count, "bounded_count": one.bounded_count,
+        "within_bounds_count": one.within_bounds_count,
+        "formulas": one.formulas.iter().map(formula).collect::<Value>(),
+    })
+}

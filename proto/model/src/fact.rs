@@ -85,7 +85,7 @@ pub struct OvercommitFacts {
 }
 
 /// What runs the guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Accelerator {
     /// Hardware.
     Kvm,

@@ -183,6 +183,62 @@ pub(super) async fn migrations(
     Ok(table(&head, &rows))
 }
 
+/// Says how true predictions were.
+pub(super) async fn accuracy(
+    server: &mut Server,
+    as_json: bool,
+    since: Option<Duration>,
+) -> Result<String, Failure> {
+    let request = v1::GetModelAccuracyRequest {
+        start_time: since.map(ago_timestamp),
+        end_time: None,
+    };
+    let answer = server.estimate.get_model_accuracy(request).await?;
+    let answer = answer.into_inner();
+    let overall = answer.overall.unwrap_or_default();
+    if as_json {
+        // All of them first, with empty node ids.
+        let rows = std::iter::once(&overall).chain(&answer.paths);
+        return Ok(pretty(rows.map(json::accuracy).collect()));
+    }
+    if overall.migration_count == 0 {
+        return Ok("No migration with a prediction has ended in this span.\n".to_owned());
+    }
+    let head = [
+        "FORMULA",
+        "TOTAL p50/p90",
+        "SENT p50/p90",
+        "DOWN p50/p90",
+        "VERDICTS RIGHT",
+        "BROKEN PROMISES",
+    ];
+    let rows: Vec<_> = overall.formulas.iter().map(formula).collect();
+    Ok(format!(
+        "{}\nErrors of {} migrations; the total lay within its bounds {} of {} times (8 of 10 are promised).\n",
+        table(&head, &rows).trim_end(),
+        overall.migration_count,
+        overall.within_bounds_count,
+        overall.bounded_count
+    ))
+}
+
+fn formula(one: &v1::FormulaAccuracy) -> Vec<String> {
+    let errors = |spread: Option<v1::ErrorSpread>, show: fn(f64) -> String| {
+        spread.map_or("-".to_owned(), |errors| {
+            format!("{} / {}", show(errors.p50), show(errors.p90))
+        })
+    };
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    vec![
+        one.name.clone(),
+        errors(one.total_error_ratio, percent),
+        errors(one.wire_error_ratio, percent),
+        errors(one.downtime_error_ms, span),
+        format!("{} of {}", one.verdict_right_count, one.verdict_count),
+        one.broken_promise_count.to_string(),
+    ]
+}
+
 fn migration(hosts: &Names, one: &v1::Migration) -> Vec<String> {
     let said = one.prediction.as_ref().and_then(|said| said.estimate);
     let said = said.unwrap_or_default();
