@@ -22,6 +22,8 @@ const FLOOR_MEAN: f64 = 0.5 * MIB;
 const FLOOR_SD: f64 = MIB * 0.288_675;
 /// Samples per GiB that libvirt asks QEMU for, which cannot be changed through libvirt.
 pub const LIBVIRT_SAMPLES_PER_GIB: u32 = 512;
+/// How closely the writers keep to the memory that there is, as a share of it.
+const BOUND_SHARE: f64 = 0.01;
 /// Writing differs from one moment to the next by so much of itself; a prior.
 const UNSTEADY: f64 = 0.10;
 
@@ -112,7 +114,7 @@ impl DirtyModel {
         let shortest = windows.first()?.window_s;
         let longest = windows.last()?.window_s;
         let speeds = speeds(shortest, longest);
-        let equations: Vec<Equation<CLASSES>> = windows
+        let mut equations: Vec<Equation<CLASSES>> = windows
             .iter()
             .map(|window| Equation {
                 coefficients: speeds.map(|speed| -(-speed * window.window_s).exp_m1()),
@@ -120,7 +122,17 @@ impl DirtyModel {
                 deviation: window.deviation,
             })
             .collect();
-        let weights = solve(&equations);
+        let mut weights = solve(&equations);
+        if weights.iter().sum::<f64>() > nonzero_bytes {
+            // Slow writers over more memory than there is look like faster ones over all of it: solved
+            // again under that bound, for a model that is only cut to it contradicts its own windows.
+            equations.push(Equation {
+                coefficients: [1.0; CLASSES],
+                value: nonzero_bytes,
+                deviation: (nonzero_bytes * BOUND_SHARE).max(1.0),
+            });
+            weights = solve(&equations);
+        }
         let mut classes = [DirtyClass::default(); CLASSES];
         for ((class, bytes), writes_per_s) in classes.iter_mut().zip(weights).zip(speeds) {
             *class = DirtyClass {
@@ -310,6 +322,20 @@ mod tests {
         ];
         let model = DirtyModel::fit(&points, memory, ByteSize::from_mib(64)).unwrap();
         assert!(model.working_set() <= ByteSize::from_mib(64));
+    }
+
+    #[test]
+    fn a_model_held_to_the_memory_that_there_is_still_tells_what_the_windows_told() {
+        let memory = ByteSize::from_mib(256);
+        // A writer of 60 MiB/s over 112 MiB, as sampled: the two windows lie on a straight line.
+        let points = [
+            DirtyPoint::libvirt(1_000, mib(36)),
+            DirtyPoint::libvirt(3_000, mib(35)),
+        ];
+        let model = DirtyModel::fit(&points, memory, ByteSize::from_mib(134)).unwrap();
+        assert!(model.working_set() <= ByteSize::from_mib(134));
+        let unique = model.unique_bytes(3.0) / MIB;
+        assert!((90.0..115.0).contains(&unique), "{unique}");
     }
 
     #[test]
