@@ -70,6 +70,15 @@ impl Known {
         now.since(seen) <= self.interval * STALE_INTERVALS
     }
 
+    /// Returns when a node was last heard of.
+    pub fn last_heard(&self, node: NodeId) -> Option<UnixMillis> {
+        let nodes = self.store.nodes().into_iter();
+        nodes
+            .filter(|seen| seen.node == node)
+            .map(|seen| seen.last)
+            .next()
+    }
+
     /// Returns the newest value of a series, stored or live.
     pub fn latest(&self, key: &SeriesKey) -> Option<Reading> {
         let stored = self.store.latest(key);
@@ -148,6 +157,15 @@ impl Known {
             .max_by_key(|row| row.last_seen);
         let last = rows.iter().max_by_key(|row| row.last_seen);
         running.or(last).cloned()
+    }
+
+    /// Returns the mean growth per second of a counter in a span; nothing if it was not read twice.
+    pub fn mean_rate(&self, key: &SeriesKey, from: UnixMillis, to: UnixMillis) -> Option<f64> {
+        let rates = self.store.rate(key, from, to);
+        let lengths = rates.iter().map(|rate| rate.end.since(rate.begin));
+        let seconds: f64 = lengths.map(|length| length.as_secs_f64()).sum();
+        let grown: f64 = rates.iter().map(|rate| rate.increase as f64).sum();
+        (seconds > 0.0).then(|| grown / seconds)
     }
 
     /// Lists the series of a metric of one subject.

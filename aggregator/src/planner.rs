@@ -1,13 +1,19 @@
 //! Makes an estimate: gathers its inputs from what is known, remembers where each came from, and asks
 //! `plimsoll-estimate`. It holds no formula of its own.
 
+mod link;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use plimsoll_estimate::{
-    BandwidthSource, DirtyPoint, Estimate, InputError, Inputs, LinkBandwidth, Policy, ZeroShare,
-    network, zero_share_from_rss, zero_share_from_touched,
+    DIRTY_POINTS_MAX, DirtyPoint, Estimate, InputError, Inputs, Policy, ZeroShare, round_u64,
+    zero_share_from_rss, zero_share_from_touched,
 };
-use plimsoll_model::{Bandwidth, ByteSize, DirtyRate, Metric, NodeId, Part, SeriesKey, UnixMillis};
+use plimsoll_model::{
+    Bandwidth, ByteSize, DirtyRate, Metric, NodeId, Part, Ratio, SeriesKey, Subject, UnixMillis,
+};
 
 use crate::known::{DomainRow, Known};
 use crate::lessons::Likeness;
@@ -16,8 +22,8 @@ use crate::lessons::Likeness;
 const DIRTY_HORIZON: Duration = Duration::from_secs(900);
 /// A domain that just began to run fills its memory as it never will again, so this much is left out.
 const BEGINNING: Duration = Duration::from_secs(5);
-/// Packets of a network whose cards tell no size.
-const MTU_BYTES_USUAL: u32 = 1500;
+/// Processors that were idle over this span are likely to be when the migration begins.
+const IDLE_SPAN: Duration = Duration::from_secs(60);
 
 /// What a caller asks, beyond the domain.
 #[derive(Debug, Clone, Copy)]
@@ -100,9 +106,10 @@ pub fn plan(
     }
     let mut gathered = Vec::new();
     let memory = memory_total(known, row, &mut gathered)?;
-    let bandwidth = link(known, row, question, assumed, &mut gathered);
+    let bandwidth = link::bandwidth(known, row, question, assumed, &mut gathered);
     let mut inputs = Inputs::new(memory, bandwidth, question.policy);
     inputs.accelerator = row.facts.accelerator;
+    inputs.idle_cpus = idle_cpus(known, row.facts.node, as_of, &mut gathered);
     let zero = zero_share(known, row, memory, &mut gathered);
     inputs.zero_fraction = zero.map(|zero| zero.share);
     inputs.zero_deviation = zero.and_then(|zero| zero.deviation);
@@ -165,67 +172,27 @@ fn memory_total(
     Ok(size)
 }
 
-fn link(
+/// Processors of a node that were idle of late; absent where they were not read twice.
+fn idle_cpus(
     known: &Known,
-    row: &DomainRow,
-    question: &Question,
-    assumed: Bandwidth,
+    node: NodeId,
+    as_of: UnixMillis,
     gathered: &mut Vec<Input>,
-) -> LinkBandwidth {
-    let mut push = |name: &str, rate: Bandwidth, source| {
-        gathered.push(Input {
-            name: name.to_owned(),
-            value: rate.to_string(),
-            source,
-            read: None,
-        });
-    };
-    if let Some(rate) = question.path_bandwidth {
-        push("path_bandwidth", rate, "request");
-        return LinkBandwidth {
-            rate,
-            uncertainty: None,
-            source: BandwidthSource::Capacity,
-        };
+) -> Option<Ratio> {
+    let from = as_of.minus(IDLE_SPAN);
+    let mut idle = None;
+    for key in known.parts(Subject::Node(node), Metric::HostCpuTimeIdle) {
+        let share = known.mean_rate(&key, from, as_of)? / 1e9;
+        idle = Some(idle.unwrap_or(0.0) + share);
     }
-    let speed = |node: NodeId| known.node_facts(node)?.0.migration_bandwidth;
-    let source = speed(row.facts.node);
-    let target = question.target.and_then(speed);
-    let slowest = match (source, target) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (one, other) => one.or(other),
-    };
-    let mtu = known
-        .node_facts(row.facts.node)
-        .and_then(|(facts, _)| {
-            let card = facts.migration_interface?;
-            facts
-                .interfaces
-                .iter()
-                .find(|interface| interface.name == card)?
-                .mtu_bytes
-        })
-        .unwrap_or(MTU_BYTES_USUAL);
-    match slowest {
-        Some(rate) => {
-            push("node.migration_bandwidth", rate, "fact");
-            let rate = network::ethernet_goodput(rate, mtu);
-            LinkBandwidth {
-                rate,
-                uncertainty: None,
-                source: BandwidthSource::Capacity,
-            }
-        }
-        None => {
-            push("assumed_bandwidth", assumed, "prior");
-            let rate = network::ethernet_goodput(assumed, mtu);
-            LinkBandwidth {
-                rate,
-                uncertainty: None,
-                source: BandwidthSource::Assumed,
-            }
-        }
-    }
+    let idle = Ratio::from_millionths(round_u64(idle? * 1e6));
+    gathered.push(Input {
+        name: "node.idle_cpus".to_owned(),
+        value: format!("{:.2} processors", idle.as_f64()),
+        source: "measured",
+        read: Some(as_of),
+    });
+    Some(idle)
 }
 
 /// How much of the memory is zero: counted where the agent may look at the guest's mappings, else guessed
@@ -280,9 +247,13 @@ fn dirty_points(
     let mut points = Vec::new();
     let horizon = as_of.minus(DIRTY_HORIZON);
     let begun = first_seen(known, row, horizon, as_of).plus(BEGINNING);
-    for key in known.parts(row.subject(), Metric::VmDirtyRate) {
+    let windows = known.parts(row.subject(), Metric::VmDirtyRate);
+    // Each window its part of what the model takes, and of each the newest.
+    let most = DIRTY_POINTS_MAX / windows.len().max(1);
+    for key in windows {
         let mut samples = known.store.range(&key, horizon, as_of);
         samples.retain(|(window, _)| window.begin() >= begun);
+        samples.drain(..samples.len().saturating_sub(most));
         for (window, value) in &samples {
             let rate = DirtyRate::from_bytes_per_second(*value);
             points.push(DirtyPoint::libvirt(window.width_ms.max(1), rate));
@@ -300,6 +271,5 @@ fn dirty_points(
             });
         }
     }
-    points.truncate(plimsoll_estimate::DIRTY_POINTS_MAX);
     Ok(points)
 }

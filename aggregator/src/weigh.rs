@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use plimsoll_estimate::Policy;
 use plimsoll_estimate::feasibility::{
     self, Constraint, Disk, Finding, Guest, Host, Limits, Move, Path,
 };
 use plimsoll_estimate::headroom::{Headroom, HostState, MoveCost};
+use plimsoll_estimate::{Policy, round_u64};
 use plimsoll_model::{
     Bandwidth, ByteSize, DomainId, Metric, MigrationMode, NodeFacts, NodeId, Part, SeriesKey,
     Subject, UnixMillis,
@@ -162,12 +162,8 @@ fn end(
     moves: &[(DomainId, NodeId, Option<NodeId>)],
 ) -> End {
     let now = known.clock.now();
-    let heard = known
-        .store
-        .nodes()
-        .into_iter()
-        .find(|seen| seen.node == node);
-    let silent = heard.map_or(Duration::MAX, |seen| now.since(seen.last));
+    let heard = known.last_heard(node);
+    let silent = heard.map_or(Duration::MAX, |heard| now.since(heard));
     let facts = known
         .node_facts(node)
         .map(|(facts, _)| facts)
@@ -226,32 +222,16 @@ fn huge_pages_free(known: &Known, node: NodeId) -> Option<ByteSize> {
     bytes.map(ByteSize::from_bytes)
 }
 
-/// Returns the mean growth per second of a counter over the span; nothing if it was not read twice.
-fn mean_rate(known: &Known, key: &SeriesKey, now: UnixMillis) -> Option<f64> {
-    let rates = known.store.rate(key, now.minus(REQUESTS_SPAN), now);
-    let seconds: f64 = rates
-        .iter()
-        .map(|rate| rate.end.since(rate.begin).as_secs_f64())
-        .sum();
-    let grown: f64 = rates.iter().map(|rate| rate.increase as f64).sum();
-    (seconds > 0.0).then(|| grown / seconds)
-}
-
 fn sum_rates(known: &Known, subject: Subject, metrics: [Metric; 2]) -> Option<f64> {
     let now = known.clock.now();
     let mut sum = None;
     for metric in metrics {
         for key in known.parts(subject, metric) {
-            let rate = mean_rate(known, &key, now)?;
+            let rate = known.mean_rate(&key, now.minus(REQUESTS_SPAN), now)?;
             sum = Some(sum.unwrap_or(0.0) + rate);
         }
     }
     sum
-}
-
-/// Rounds a rate that is not negative.
-fn whole(rate: f64) -> Option<u64> {
-    format!("{rate:.0}").parse().ok()
 }
 
 fn guest_requests(known: &Known, row: &DomainRow) -> Option<u64> {
@@ -259,29 +239,27 @@ fn guest_requests(known: &Known, row: &DomainRow) -> Option<u64> {
         return Some(0);
     }
     let metrics = [Metric::VmBlockRdReqs, Metric::VmBlockWrReqs];
-    sum_rates(known, row.subject(), metrics).and_then(whole)
+    sum_rates(known, row.subject(), metrics).map(round_u64)
 }
 
 /// Guesses how many requests the best disk of a node can still serve, from how busy it is with those it
 /// serves now; nothing where no disk is busy enough to tell.
 fn requests_free(known: &Known, node: NodeId, now: UnixMillis) -> Option<u64> {
     let subject = Subject::Node(node);
+    let begin = now.minus(REQUESTS_SPAN);
     let mut best = None;
     for busy in known.parts(subject, Metric::HostDiskIoTime) {
-        let Some(share) = mean_rate(known, &busy, now).map(|ns| ns / 1e9) else {
+        let Some(share) = known.mean_rate(&busy, begin, now).map(|ns| ns / 1e9) else {
             continue;
         };
         let rate = |metric| {
             let part = busy.part.clone();
-            mean_rate(
-                known,
-                &SeriesKey {
-                    subject,
-                    metric,
-                    part,
-                },
-                now,
-            )
+            let key = SeriesKey {
+                subject,
+                metric,
+                part,
+            };
+            known.mean_rate(&key, begin, now)
         };
         let served = rate(Metric::HostDiskRdOps).zip(rate(Metric::HostDiskWrOps));
         let Some((read, written)) = served.filter(|_| share >= BUSY_MIN) else {
@@ -291,5 +269,5 @@ fn requests_free(known: &Known, node: NodeId, now: UnixMillis) -> Option<u64> {
         let free = (served / share.min(1.0) - served).max(0.0);
         best = Some(f64::max(best.unwrap_or(0.0), free));
     }
-    best.and_then(whole)
+    best.map(round_u64)
 }

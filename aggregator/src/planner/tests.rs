@@ -1,0 +1,115 @@
+//! What an estimate is made from, told by a small cloud whose clock the test turns.
+
+use plimsoll_model::{DomainFacts, MigrationMode, Sweep, Window};
+
+use super::*;
+use crate::scene::{Scene, subject};
+
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+
+fn ask(scene: &Scene, guest: &DomainFacts) -> Answer {
+    let row = scene.known.owner(guest.domain).unwrap();
+    let question = Question {
+        target: None,
+        policy: Policy::qemu(MigrationMode::Precopy),
+        path_bandwidth: None,
+    };
+    let assumed = Bandwidth::from_mbit_per_second(1_000);
+    plan(&scene.known, &row, &question, scene.now(), assumed).unwrap()
+}
+
+fn input<'a>(answer: &'a Answer, name: &str) -> Option<&'a Input> {
+    answer.inputs.iter().find(|input| input.name == name)
+}
+
+fn dirty(scene: &Scene, guest: &DomainFacts, window_ms: u32, rate: u64) -> Sweep {
+    let part = Part::named(&window_ms.to_string()).unwrap();
+    Sweep {
+        subject: subject(guest),
+        window: Window {
+            end: scene.now(),
+            width_ms: window_ms,
+        },
+        values: vec![(Metric::VmDirtyRate, part, rate)],
+    }
+}
+
+#[test]
+fn of_many_measurements_each_window_keeps_its_newest() {
+    let scene = Scene::new();
+    let node = scene.node("a", |_| {});
+    let guest = scene.guest("web", node);
+    let memory = scene.sweep(subject(&guest), &[(Metric::VmMemMax, 4 * GIB)]);
+    scene.tell(node, vec![memory], Vec::new(), &[]);
+    scene.pass(20);
+    // The writer was wild and is calm now: what is old must not crowd out what is new.
+    for count in 0..400 {
+        scene.pass(2);
+        let rate = if count < 200 { 900 * MIB } else { 2 * MIB };
+        let sweeps = [1_000, 3_000].map(|window_ms| dirty(&scene, &guest, window_ms, rate));
+        scene.tell(node, sweeps.to_vec(), Vec::new(), &[]);
+    }
+    scene.sees(&guest, 1);
+    let row = scene.known.owner(guest.domain).unwrap();
+    let mut gathered = Vec::new();
+    let points = dirty_points(&scene.known, &row, scene.now(), &mut gathered).unwrap();
+    assert!(points.len() <= DIRTY_POINTS_MAX);
+    for window_ms in [1_000, 3_000] {
+        let of_window: Vec<_> = points
+            .iter()
+            .filter(|point| point.window_ms == window_ms)
+            .collect();
+        assert_eq!(of_window.len(), DIRTY_POINTS_MAX / 2);
+        assert_eq!(
+            of_window.last().unwrap().rate,
+            DirtyRate::from_mib_per_second(2)
+        );
+    }
+    assert_eq!(gathered.len(), 2, "{gathered:?}");
+}
+
+/// Ten readings of a counter, as many seconds apart, that grows by `each` between two.
+fn counts(scene: &Scene, node: NodeId, metric: Metric, part: &str, each: u64) {
+    for count in 1..=10 {
+        scene.pass(10);
+        let mut sweep = scene.sweep(Subject::Node(node), &[]);
+        let part = Part::named(part).unwrap();
+        sweep.values.push((metric, part, count * each));
+        scene.tell(node, vec![sweep], Vec::new(), &[]);
+    }
+}
+
+#[test]
+fn what_else_crosses_the_link_is_taken_off_and_told() {
+    let scene = Scene::new();
+    let node = scene.node("a", |_| {});
+    let guest = scene.guest("web", node);
+    let memory = scene.sweep(subject(&guest), &[(Metric::VmMemMax, 4 * GIB)]);
+    scene.tell(node, vec![memory], Vec::new(), &[]);
+    let alone = ask(&scene, &guest).estimate.link;
+    counts(&scene, node, Metric::HostNetTxBytes, "eth1", 5_000_000_000);
+    scene.sees(&guest, 1);
+    let answer = ask(&scene, &guest);
+    let taken = alone.bytes_per_second() - answer.estimate.link.bytes_per_second();
+    assert_eq!(taken, 500_000_000);
+    assert!(input(&answer, "node.other_traffic{host.net.tx.bytes}").is_some());
+}
+
+#[test]
+fn a_source_without_an_idle_processor_is_told() {
+    let scene = Scene::new();
+    let node = scene.node("a", |_| {});
+    let guest = scene.guest("web", node);
+    let memory = scene.sweep(subject(&guest), &[(Metric::VmMemMax, 4 * GIB)]);
+    scene.tell(node, vec![memory], Vec::new(), &[]);
+    assert!(input(&ask(&scene, &guest), "node.idle_cpus").is_none());
+    // A quarter of one processor, in nanoseconds each ten seconds.
+    counts(&scene, node, Metric::HostCpuTimeIdle, "0", 2_500_000_000);
+    scene.sees(&guest, 1);
+    let answer = ask(&scene, &guest);
+    let idle = &input(&answer, "node.idle_cpus").unwrap().value;
+    assert_eq!(idle, "0.25 processors");
+    let busy = plimsoll_estimate::Quality::BusySource;
+    assert!(answer.estimate.quality.contains(&busy));
+}
