@@ -72,11 +72,7 @@ impl Known {
 
     /// Returns when a node was last heard of.
     pub fn last_heard(&self, node: NodeId) -> Option<UnixMillis> {
-        let nodes = self.store.nodes().into_iter();
-        nodes
-            .filter(|seen| seen.node == node)
-            .map(|seen| seen.last)
-            .next()
+        self.store.last_heard(node)
     }
 
     /// Returns the newest value of a series, stored or live.

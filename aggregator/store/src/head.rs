@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use plimsoll_model::{
-    Batch, DomainId, Event, EventKind, Fact, GapReason, NodeId, SampleGap, SessionId, Sweep,
-    UnixMillis, Window,
+    Batch, DomainId, Event, EventKind, GapReason, NodeId, SampleGap, SessionId, Sweep, UnixMillis,
+    Window,
 };
 
 use crate::block::{self, Columns, Place, Rows};
 use crate::files::Files;
+use crate::inventory::Inventory;
 use crate::kept::Kept;
 use crate::log::Begin;
 use crate::record::{Document, Record};
@@ -57,8 +58,7 @@ pub(crate) struct Head {
     /// Nodes heard of since they were sealed last.
     pub(crate) nodes: BTreeMap<NodeId, UnixMillis>,
     pub(crate) subjects: BTreeMap<Place, Vec<Lane>>,
-    pub(crate) node_facts: HashMap<NodeId, Fact>,
-    pub(crate) domain_facts: BTreeMap<(NodeId, DomainId), Fact>,
+    pub(crate) inventory: Inventory,
     /// Facts, events and gaps that are not sealed yet.
     pub(crate) pending: Vec<Kept>,
     pub(crate) gaps: BTreeMap<NodeId, Vec<SampleGap>>,
@@ -130,22 +130,11 @@ impl Head {
             self.take_sweep(sweep);
         }
         for fact in &batch.facts {
-            self.know(batch.node, fact.clone());
+            self.inventory.know(batch.node, fact.clone());
             self.keep(Kept::Fact(batch.node, fact.clone()));
         }
         for event in &batch.events {
             self.keep(Kept::Event(event.clone()));
-        }
-    }
-
-    fn know(&mut self, node: NodeId, fact: Fact) {
-        match &fact {
-            Fact::Node { .. } => {
-                self.node_facts.insert(node, fact);
-            }
-            Fact::Domain { facts, .. } => {
-                self.domain_facts.insert((node, facts.domain), fact);
-            }
         }
     }
 
@@ -155,7 +144,7 @@ impl Head {
             Kept::Session(node, id, session) => {
                 self.sessions.insert((node, id), session);
             }
-            Kept::Fact(node, fact) => self.know(node, fact),
+            Kept::Fact(node, fact) => self.inventory.know(node, fact),
             Kept::Gap(gap) => self.gaps.entry(gap.node).or_default().push(gap),
             Kept::Node(..) | Kept::Event(_) | Kept::Document(_) => {}
         }
@@ -276,6 +265,17 @@ impl Head {
             });
         }
         self.subjects.retain(|_, lanes| !lanes.is_empty());
+    }
+
+    /// Returns when a node was last heard of, as far as no index knows it yet.
+    pub(crate) fn last_heard(&self, node: NodeId) -> Option<UnixMillis> {
+        let frozen = self.frozen.iter().flat_map(|frozen| &frozen.kept);
+        let of_node = |kept: &Kept| match kept {
+            Kept::Node(one, last) if *one == node => Some(*last),
+            _ => None,
+        };
+        let frozen = frozen.filter_map(of_node).max();
+        self.nodes.get(&node).copied().max(frozen)
     }
 
     /// Returns the nodes heard of that no index knows yet.

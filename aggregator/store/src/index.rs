@@ -399,6 +399,15 @@ impl Index {
         Ok(nodes)
     }
 
+    /// Returns when a node was last heard of.
+    pub(crate) fn node(&self, node: NodeId) -> Result<Option<UnixMillis>, Broken> {
+        let mut key = b"n".to_vec();
+        node.pack(&mut key);
+        let value = self.map.get(&key)?;
+        let last = value.map(|value| UnixMillis::unpack(&mut value.as_slice()));
+        Ok(last.transpose()?)
+    }
+
     /// Lists the keys of documents of a kind and where they lie.
     pub(crate) fn documents(&self, kind: u8) -> Result<Vec<(Vec<u8>, DocumentPlace)>, Broken> {
         let mut found = Vec::new();

@@ -17,6 +17,7 @@ mod files;
 mod frame;
 mod head;
 mod index;
+mod inventory;
 mod keeper;
 mod kept;
 mod log;

@@ -136,27 +136,17 @@ impl Store {
 
     /// Returns the newest facts about a node ([`Fact::Node`]).
     pub fn latest_facts(&self, node: NodeId) -> Option<Fact> {
-        self.read().node_facts.get(&node).cloned()
+        self.read().inventory.node(node).cloned()
     }
 
     /// Returns the newest facts about a domain from each node that told any ([`Fact::Domain`]).
     pub fn facts_of(&self, domain: DomainId) -> Vec<Fact> {
-        let head = self.read();
-        let rows = head
-            .domain_facts
-            .iter()
-            .filter(|((_, about), _)| *about == domain);
-        rows.map(|(_, fact)| fact.clone()).collect()
+        self.read().inventory.of(domain).cloned().collect()
     }
 
     /// Returns the newest facts about each domain on a node ([`Fact::Domain`]), by domain.
     pub fn domain_facts_on(&self, node: NodeId) -> Vec<Fact> {
-        let head = self.read();
-        let rows = head
-            .domain_facts
-            .iter()
-            .filter(|((seen_by, _), _)| *seen_by == node);
-        rows.map(|(_, fact)| fact.clone()).collect()
+        self.read().inventory.domains_on(node).cloned().collect()
     }
 
     /// Lists events seen in `from..=to`, in the order in which they were stored.
@@ -199,6 +189,12 @@ impl Store {
     pub fn nodes(&self) -> Vec<NodeSeen> {
         let all = self.all_nodes().into_iter();
         all.map(|(node, last)| NodeSeen { node, last }).collect()
+    }
+
+    /// Returns when a node was last heard of.
+    pub fn last_heard(&self, node: NodeId) -> Option<UnixMillis> {
+        let young = self.read().last_heard(node);
+        young.max(self.with_index(|index| index.node(node)))
     }
 
     /// Lists documents of a kind, by time.
