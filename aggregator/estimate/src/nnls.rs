@@ -116,6 +116,7 @@ impl<const N: usize> Normal<N> {
     /// Solves for the free unknowns alone, by elimination; the matrix is positive definite.
     #[expect(
         clippy::indexing_slicing,
+        clippy::needless_range_loop,
         reason = "all places are below N, and elimination reads best with them"
     )]
     fn solve_free(&self, free: &[bool; N]) -> [f64; N] {
