@@ -5,11 +5,12 @@ mod link;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use plimsoll_estimate::{
-    DIRTY_POINTS_MAX, DirtyPoint, Estimate, InputError, Inputs, Policy, ZeroShare, round_u64,
-    zero_share_from_rss, zero_share_from_touched,
+    BandwidthSource, Calibration, DIRTY_POINTS_MAX, DirtyPoint, Estimate, InputError, Inputs,
+    LinkBandwidth, Policy, ZeroShare, round_u64, zero_share_from_rss, zero_share_from_touched,
 };
 use plimsoll_model::{
     Bandwidth, ByteSize, DirtyRate, Metric, NodeId, Part, Ratio, SeriesKey, Subject, UnixMillis,
@@ -98,46 +99,111 @@ pub fn plan(
     as_of: UnixMillis,
     assumed: Bandwidth,
 ) -> Result<Answer, PlanError> {
-    if question.target == Some(row.facts.node) {
-        return Err(PlanError::AlreadyThere {
-            domain: row.facts.name.clone(),
-            target: known.hostname(row.facts.node),
-        });
+    Prepared::new(known, row, question.policy, as_of)?.answer(question, assumed)
+}
+
+/// All about a domain and its node that is the same for every target.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    known: &'a Known,
+    row: &'a DomainRow,
+    as_of: UnixMillis,
+    inputs: Inputs,
+    gathered: Vec<Input>,
+    /// Estimates made already: targets behind like links need no second one.
+    made: RefCell<Vec<(LinkBandwidth, Calibration, Estimate)>>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Gathers what was known at `as_of`.
+    pub fn new(
+        known: &'a Known,
+        row: &'a DomainRow,
+        policy: Policy,
+        as_of: UnixMillis,
+    ) -> Result<Self, PlanError> {
+        let mut gathered = Vec::new();
+        let memory = memory_total(known, row, &mut gathered)?;
+        // No bandwidth yet: each target brings its own.
+        let nothing = LinkBandwidth {
+            rate: Bandwidth::from_bytes_per_second(0),
+            uncertainty: None,
+            source: BandwidthSource::Assumed,
+        };
+        let mut inputs = Inputs::new(memory, nothing, policy);
+        inputs.accelerator = row.facts.accelerator;
+        inputs.idle_cpus = idle_cpus(known, row.facts.node, as_of, &mut gathered);
+        let zero = zero_share(known, row, memory, &mut gathered);
+        inputs.zero_fraction = zero.map(|zero| zero.share);
+        inputs.zero_deviation = zero.and_then(|zero| zero.deviation);
+        inputs.dirty_points = dirty_points(known, row, as_of, &mut gathered)?;
+        inputs.telemetry_age_ms = gathered
+            .iter()
+            .filter(|input| input.name.starts_with("vm.dirty.rate"))
+            .filter_map(|input| input.read)
+            .max()
+            .map(|read| u64::try_from(as_of.since(read).as_millis()).unwrap_or(u64::MAX));
+        inputs.has_balloon = known
+            .whole(row.subject(), Metric::VmMemGuestLastUpdate)
+            .is_some_and(|at| at.value > 0);
+        Ok(Self {
+            known,
+            row,
+            as_of,
+            inputs,
+            gathered,
+            made: RefCell::default(),
+        })
     }
-    let mut gathered = Vec::new();
-    let memory = memory_total(known, row, &mut gathered)?;
-    let bandwidth = link::bandwidth(known, row, question, assumed, &mut gathered);
-    let mut inputs = Inputs::new(memory, bandwidth, question.policy);
-    inputs.accelerator = row.facts.accelerator;
-    inputs.idle_cpus = idle_cpus(known, row.facts.node, as_of, &mut gathered);
-    let zero = zero_share(known, row, memory, &mut gathered);
-    inputs.zero_fraction = zero.map(|zero| zero.share);
-    inputs.zero_deviation = zero.and_then(|zero| zero.deviation);
-    inputs.dirty_points = dirty_points(known, row, as_of, &mut gathered)?;
-    inputs.telemetry_age_ms = gathered
-        .iter()
-        .filter(|input| input.name.starts_with("vm.dirty.rate"))
-        .filter_map(|input| input.read)
-        .max()
-        .map(|read| u64::try_from(as_of.since(read).as_millis()).unwrap_or(u64::MAX));
-    inputs.has_balloon = known
-        .whole(row.subject(), Metric::VmMemGuestLastUpdate)
-        .is_some_and(|at| at.value > 0);
-    inputs.calibration = known.learned.calibration(&Likeness {
-        source: row.facts.node,
-        target: question.target,
-        accelerator: row.facts.accelerator,
-        link: bandwidth.rate,
-        mode: question.policy.mode,
-    });
-    let estimate = plimsoll_estimate::estimate(&inputs)?;
-    Ok(Answer {
-        as_of,
-        source: row.facts.node,
-        estimate,
-        inputs: gathered,
-        stale: !known.is_fresh(row.last_seen, as_of),
-    })
+
+    /// Makes the estimate for a target; the policy of the question was prepared for already.
+    pub fn answer(&self, question: &Question, assumed: Bandwidth) -> Result<Answer, PlanError> {
+        let source = self.row.facts.node;
+        if question.target == Some(source) {
+            return Err(PlanError::AlreadyThere {
+                domain: self.row.facts.name.clone(),
+                target: self.known.hostname(source),
+            });
+        }
+        let mut gathered = self.gathered.clone();
+        let link = link::bandwidth(self.known, self.row, question, assumed, &mut gathered);
+        let calibration = self.known.learned.calibration(&Likeness {
+            source,
+            target: question.target,
+            accelerator: self.row.facts.accelerator,
+            link: link.rate,
+            mode: self.inputs.policy.mode,
+        });
+        Ok(Answer {
+            as_of: self.as_of,
+            source,
+            estimate: self.estimate(link, calibration)?,
+            inputs: gathered,
+            stale: !self.known.is_fresh(self.row.last_seen, self.as_of),
+        })
+    }
+
+    fn estimate(
+        &self,
+        link: LinkBandwidth,
+        calibration: Calibration,
+    ) -> Result<Estimate, InputError> {
+        let mut made = self.made.borrow_mut();
+        let same = made
+            .iter()
+            .find(|(one, other, _)| *one == link && *other == calibration);
+        if let Some((_, _, estimate)) = same {
+            return Ok(estimate.clone());
+        }
+        let inputs = Inputs {
+            bandwidth: link,
+            calibration,
+            ..self.inputs.clone()
+        };
+        let estimate = plimsoll_estimate::estimate(&inputs)?;
+        made.push((link, calibration, estimate.clone()));
+        Ok(estimate)
+    }
 }
 
 fn memory_total(

@@ -2,10 +2,13 @@
 //! `plimsoll_estimate::headroom` do the sum. It holds no formula of its own.
 
 mod ask;
+mod ledger;
 mod measured;
 mod promised;
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use plimsoll_estimate::headroom::{
     Flavour, Headroom, HostState, MoveCost, Resource, ResourceHeadroom, ResourceState, headroom,
@@ -19,7 +22,7 @@ use crate::known::Known;
 use crate::page::{refused, status};
 use crate::planner::Input;
 use ask::Question;
-use measured::{cpu_used, memory_used};
+pub use ledger::{Ledger, Used};
 use promised::Promised;
 
 /// One processor, in the unit of the sum.
@@ -85,9 +88,8 @@ fn untold(known: &Known, node: NodeId, why: &str) -> v1::NodeHeadroom {
 struct Gathered {
     now: UnixMillis,
     state: HostState,
-    sums: Promised,
-    cpu_used: Option<(u64, UnixMillis)>,
-    memory_used: Option<(u64, UnixMillis)>,
+    sums: Arc<Promised>,
+    used: Used,
 }
 
 /// Gathers what is known of a node; nothing if it did not tell its processors and memory.
@@ -97,22 +99,20 @@ fn gather(
     question: &Question,
 ) -> Option<Gathered> {
     let (cpus, memory) = facts.cpu_count.zip(facts.memory)?;
-    let cpus = u64::from(cpus);
     let now = known.clock.now();
-    let span = (now.minus(question.horizon), now);
-    let cpu_used = cpu_used(known, node, cpus, span, question.percentile);
-    let memory_used = memory_used(known, node, span, question.percentile);
-    let sums = Promised::on(known, node, now);
-    let value = |used: Option<(u64, UnixMillis)>| used.map(|(used, _)| used);
-    let used = (value(cpu_used), value(memory_used));
-    let all = (cpus, memory.bytes());
-    let state = state(all, question, facts.overcommit, &sums, used);
+    let used = if question.measures_as_usual() {
+        known.ledger.used(known, node, now)
+    } else {
+        Used::measure(known, node, question, now)
+    };
+    let sums = known.ledger.promised(known, node, now);
+    let all = (u64::from(cpus), memory.bytes());
+    let state = state(all, question, facts.overcommit, &sums, &used);
     Some(Gathered {
         now,
         state,
         sums,
-        cpu_used,
-        memory_used,
+        used,
     })
 }
 
@@ -126,7 +126,8 @@ fn of_node(known: &Known, node: NodeId, question: &Question) -> Result<v1::NodeH
     let room = headroom(&gathered.state, &MoveCost::default())
         .map_err(|error| status(Code::InvalidArgument, "INVALID_INPUT", error.to_string()))?;
     let heard = known.last_heard(node).unwrap_or(seen);
-    let silent = gathered.sums.silent || !known.is_fresh(heard, gathered.now);
+    let silent =
+        gathered.sums.is_silent(known, gathered.now) || !known.is_fresh(heard, gathered.now);
     let qualities = silent.then(|| v1::Quality::Stale.into());
     let mut inputs = vec![Input {
         name: "node.facts".to_owned(),
@@ -168,8 +169,9 @@ fn state(
     question: &Question,
     own: Option<OvercommitFacts>,
     sums: &Promised,
-    used: (Option<u64>, Option<u64>),
+    used: &Used,
 ) -> HostState {
+    let amount = |used: Option<(u64, UnixMillis)>| used.map(|(used, _)| used);
     HostState {
         cpu: ResourceState {
             total: cpus * CPU,
@@ -180,7 +182,7 @@ fn state(
                 .unwrap_or(Ratio::ONE),
             allocated: sums.vcpus * CPU,
             in_flight: sums.arriving_vcpus * CPU,
-            used: used.0,
+            used: amount(used.cpu),
             margin: question.margin,
         },
         memory: ResourceState {
@@ -195,7 +197,7 @@ fn state(
                 .unwrap_or(Ratio::ONE),
             allocated: sums.memory,
             in_flight: sums.arriving_memory,
-            used: used.1,
+            used: amount(used.memory),
             margin: question.margin,
         },
         network: None,
@@ -295,11 +297,11 @@ fn note_use(inputs: &mut Vec<Input>, question: &Question, gathered: &Gathered) {
             read: Some(read),
         });
     };
-    if let Some((used, read)) = gathered.cpu_used {
+    if let Some((used, read)) = gathered.used.cpu {
         let used = used as f64 / CPU as f64;
         push("cpu.used", format!("{used:.2} processors, {what}"), read);
     }
-    if let Some((used, read)) = gathered.memory_used {
+    if let Some((used, read)) = gathered.used.memory {
         let used = ByteSize::from_bytes(used);
         push("memory.used", format!("{used}, {what}"), read);
     }
@@ -351,7 +353,7 @@ fn message(
         reasons
             .push("use was not measured in the horizon, so physical room is not told".to_owned());
     }
-    reasons.extend(gathered.sums.weakness(gathered.now));
+    reasons.extend(gathered.sums.weakness(known, gathered.now));
     v1::NodeHeadroom {
         node_id: node.as_bytes().to_vec(),
         hostname: facts.hostname.clone(),

@@ -54,6 +54,7 @@ impl Scene {
             clock: Arc::clone(&hands) as Arc<dyn Clock>,
             interval: Duration::from_secs(10),
             learned: Learned::default(),
+            ledger: Arc::default(),
         };
         Self {
             dir,
@@ -86,6 +87,7 @@ impl Scene {
             clock,
             interval,
             learned: Learned::default(),
+            ledger: Arc::default(),
         };
         Self {
             dir,

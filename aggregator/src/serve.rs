@@ -60,6 +60,7 @@ pub async fn serve(
         clock: Arc::clone(&clock),
         interval: config.interval,
         learned: Learned::default(),
+        ledger: Arc::default(),
     };
     let (writer, thread) = Writer::start(Arc::clone(&store)).context("cannot start the writer")?;
     let witness = Arc::new(Witness::new(known.clone(), assumed));

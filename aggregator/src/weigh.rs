@@ -10,11 +10,11 @@ use plimsoll_estimate::headroom::{Headroom, HostState, MoveCost};
 use plimsoll_estimate::{Policy, round_u64};
 use plimsoll_model::{
     Bandwidth, ByteSize, DomainId, Metric, MigrationMode, NodeFacts, NodeId, Part, SeriesKey,
-    Subject, UnixMillis,
+    Subject,
 };
 
 use crate::known::{DomainRow, Known};
-use crate::planner::{self, Answer, Question};
+use crate::planner::{Answer, Prepared, Question};
 use crate::room;
 use crate::witness::Witness;
 
@@ -22,8 +22,6 @@ use crate::witness::Witness;
 const MOVE_CPU_MILLIONTHS: u64 = 1_000_000;
 /// Requests to disks are counted over this span.
 const REQUESTS_SPAN: Duration = Duration::from_secs(600);
-/// A disk that is busy for less than this share tells nothing of what it could do.
-const BUSY_MIN: f64 = 0.05;
 
 /// One end of a move.
 pub(crate) struct End {
@@ -43,11 +41,14 @@ pub(crate) struct Weighed {
 /// Weighs the moves of one domain.
 pub(crate) struct Scales<'a> {
     known: &'a Known,
-    row: &'a DomainRow,
     limits: Limits,
     assumed: Bandwidth,
     moves: Vec<(DomainId, NodeId, Option<NodeId>)>,
     guest: Guest,
+    /// Nodes that see the guest now.
+    seen_by: Vec<NodeId>,
+    /// Absent where too little is known of the guest to estimate anything.
+    prepared: Option<Prepared<'a>>,
     pub(crate) source: End,
 }
 
@@ -82,14 +83,19 @@ impl<'a> Scales<'a> {
             runs_on: runs_on.map(|row| known.hostname(row.facts.node)).collect(),
             moving: moves.iter().any(|(domain, ..)| *domain == row.facts.domain),
         };
-        let source = end(known, row.facts.node, row.facts.domain, &moves);
+        let fresh = rows.iter().filter(|row| row.fresh);
+        let seen_by: Vec<NodeId> = fresh.map(|row| row.facts.node).collect();
+        let source = end(known, row.facts.node, &seen_by, &moves);
+        let policy = Policy::qemu(MigrationMode::Precopy);
+        let prepared = Prepared::new(known, row, policy, known.clock.now());
         Self {
             known,
-            row,
             limits,
             assumed,
             moves,
             guest,
+            seen_by,
+            prepared: prepared.ok(),
             source,
         }
     }
@@ -109,7 +115,7 @@ impl<'a> Scales<'a> {
     }
 
     fn weigh_with(&self, target: NodeId, estimate: Option<Answer>) -> Weighed {
-        let target = end(self.known, target, self.row.facts.domain, &self.moves);
+        let target = end(self.known, target, &self.seen_by, &self.moves);
         let rtt = self.known.latest(&SeriesKey {
             subject: Subject::Node(self.source.node),
             metric: Metric::HostNetPathRttP50,
@@ -143,8 +149,7 @@ impl<'a> Scales<'a> {
             policy: Policy::qemu(MigrationMode::Precopy),
             path_bandwidth: bandwidth,
         };
-        let now = self.known.clock.now();
-        planner::plan(self.known, self.row, &question, now, self.assumed).ok()
+        self.prepared.as_ref()?.answer(&question, self.assumed).ok()
     }
 }
 
@@ -158,7 +163,7 @@ fn disk(disk: &plimsoll_model::DiskFacts) -> Disk {
 fn end(
     known: &Known,
     node: NodeId,
-    domain: DomainId,
+    seen_by: &[NodeId],
     moves: &[(DomainId, NodeId, Option<NodeId>)],
 ) -> End {
     let now = known.clock.now();
@@ -176,7 +181,6 @@ fn end(
     let touches = |(_, source, target): &&(DomainId, NodeId, Option<NodeId>)| {
         *source == node || *target == Some(node)
     };
-    let rows = known.domain(domain);
     let host = Host {
         name: known.hostname(node),
         silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
@@ -186,11 +190,11 @@ fn end(
         mtu_bytes: migration_mtu(&facts),
         huge_pages_free: huge_pages_free(known, node),
         room: state.as_ref().map(|(_, room)| *room),
-        iops_free: requests_free(known, node, now),
+        iops_free: known.ledger.used(known, node, now).requests_free,
         move_count: u32::try_from(moves.iter().filter(touches).count()).unwrap_or(u32::MAX),
-        sees_guest: rows.iter().any(|row| row.facts.node == node && row.fresh),
-        cpu_flags: facts.cpu_flags,
-        migration_address: facts.migration_address,
+        sees_guest: seen_by.contains(&node),
+        cpu_flags: facts.cpu_flags.clone(),
+        migration_address: facts.migration_address.clone(),
     };
     End {
         node,
@@ -240,34 +244,4 @@ fn guest_requests(known: &Known, row: &DomainRow) -> Option<u64> {
     }
     let metrics = [Metric::VmBlockRdReqs, Metric::VmBlockWrReqs];
     sum_rates(known, row.subject(), metrics).map(round_u64)
-}
-
-/// Guesses how many requests the best disk of a node can still serve, from how busy it is with those it
-/// serves now; nothing where no disk is busy enough to tell.
-fn requests_free(known: &Known, node: NodeId, now: UnixMillis) -> Option<u64> {
-    let subject = Subject::Node(node);
-    let begin = now.minus(REQUESTS_SPAN);
-    let mut best = None;
-    for busy in known.parts(subject, Metric::HostDiskIoTime) {
-        let Some(share) = known.mean_rate(&busy, begin, now).map(|ns| ns / 1e9) else {
-            continue;
-        };
-        let rate = |metric| {
-            let part = busy.part.clone();
-            let key = SeriesKey {
-                subject,
-                metric,
-                part,
-            };
-            known.mean_rate(&key, begin, now)
-        };
-        let served = rate(Metric::HostDiskRdOps).zip(rate(Metric::HostDiskWrOps));
-        let Some((read, written)) = served.filter(|_| share >= BUSY_MIN) else {
-            continue;
-        };
-        let served = read + written;
-        let free = (served / share.min(1.0) - served).max(0.0);
-        best = Some(f64::max(best.unwrap_or(0.0), free));
-    }
-    best.map(round_u64)
 }

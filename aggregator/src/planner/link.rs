@@ -73,7 +73,7 @@ pub(super) fn bandwidth(
     }
     push("assumed_bandwidth", assumed, "prior", None);
     let source = known.node_facts(row.facts.node).map(|(facts, _)| facts);
-    let mtu = source.as_ref().map_or(MTU_BYTES_USUAL, mtu_bytes);
+    let mtu = source.map_or(MTU_BYTES_USUAL, |facts| mtu_bytes(&facts));
     told(
         network::ethernet_goodput(assumed, mtu),
         BandwidthSource::Assumed,
@@ -109,9 +109,13 @@ fn traffic(
     Some((Bandwidth::from_bytes_per_second(round_u64(middle)), read))
 }
 
+/// Takes off whole hundredths, rounded up: links that are as good as alike are then the same to whoever
+/// compares targets.
 fn less(rate: Bandwidth, other: Bandwidth) -> Bandwidth {
     let all = rate.bytes_per_second();
-    let left = all.saturating_sub(other.bytes_per_second());
+    let hundredth = (all / 100).max(1);
+    let taken = other.bytes_per_second().div_ceil(hundredth);
+    let left = all.saturating_sub(taken.saturating_mul(hundredth));
     let least = round_u64(all as f64 * SHARE_LEAST).max(1);
     Bandwidth::from_bytes_per_second(left.max(least))
 }

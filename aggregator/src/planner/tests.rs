@@ -92,7 +92,8 @@ fn what_else_crosses_the_link_is_taken_off_and_told() {
     scene.sees(&guest, 1);
     let answer = ask(&scene, &guest);
     let taken = alone.bytes_per_second() - answer.estimate.link.bytes_per_second();
-    assert_eq!(taken, 500_000_000);
+    // Half a gigabyte a second, and at most one hundredth of the link more.
+    assert!((500_000_000..513_000_000).contains(&taken), "{taken}");
     assert!(input(&answer, "node.other_traffic{host.net.tx.bytes}").is_some());
 }
 

@@ -40,6 +40,11 @@ impl Question {
         }
     }
 
+    /// Whether use is measured as it is for those who say nothing of span and percentile.
+    pub(super) fn measures_as_usual(&self) -> bool {
+        self.horizon == HORIZON_USUAL && self.percentile == PERCENTILE_USUAL
+    }
+
     pub(super) fn read(request: &v1::GetHeadroomRequest) -> Result<Self, ParseError> {
         let optional = |field, value: Option<i64>| {
             value.map(|value| parse::unsigned(field, value)).transpose()

@@ -1,12 +1,19 @@
-//! What is really in use on a node, as a percentile over a span. It knows no promises.
+//! What is really in use on a node, as a percentile over a span, and what its disks can still serve. It
+//! knows no promises.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use plimsoll_estimate::round_u64;
-use plimsoll_model::{Metric, NodeId, Ratio, Subject, UnixMillis};
+use plimsoll_model::{Metric, NodeId, Ratio, SeriesKey, Subject, UnixMillis};
 
 use super::CPU;
 use crate::known::Known;
+
+/// Requests to disks are counted over this span.
+const REQUESTS_SPAN: Duration = Duration::from_secs(600);
+/// A disk that is busy for less than this share tells nothing of what it could do.
+const BUSY_MIN: f64 = 0.05;
 
 /// The wall of one percentile: the value below which so many hundredths lie.
 fn percentile(mut values: Vec<u64>, percent: i32) -> Option<u64> {
@@ -62,4 +69,34 @@ pub(super) fn memory_used(
         }
     }
     percentile(used, percent).zip(last)
+}
+
+/// Guesses how many requests the best disk of a node can still serve, from how busy it is with those it
+/// serves now; nothing where no disk is busy enough to tell.
+pub(super) fn requests_free(known: &Known, node: NodeId, now: UnixMillis) -> Option<u64> {
+    let subject = Subject::Node(node);
+    let begin = now.minus(REQUESTS_SPAN);
+    let mut best = None;
+    for busy in known.parts(subject, Metric::HostDiskIoTime) {
+        let Some(share) = known.mean_rate(&busy, begin, now).map(|ns| ns / 1e9) else {
+            continue;
+        };
+        let rate = |metric| {
+            let part = busy.part.clone();
+            let key = SeriesKey {
+                subject,
+                metric,
+                part,
+            };
+            known.mean_rate(&key, begin, now)
+        };
+        let served = rate(Metric::HostDiskRdOps).zip(rate(Metric::HostDiskWrOps));
+        let Some((read, written)) = served.filter(|_| share >= BUSY_MIN) else {
+            continue;
+        };
+        let served = read + written;
+        let free = (served / share.min(1.0) - served).max(0.0);
+        best = Some(f64::max(best.unwrap_or(0.0), free));
+    }
+    best.map(round_u64)
 }

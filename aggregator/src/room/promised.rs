@@ -14,13 +14,13 @@ pub(super) struct Promised {
     pub(super) arriving_memory: u64,
     /// When the node's libvirt last told its own sum.
     pub(super) told: Option<UnixMillis>,
-    /// Whether guests may have come or gone since without anybody telling.
-    pub(super) silent: bool,
+    /// Whether the node said that its libvirt does not answer.
+    down: bool,
 }
 
 impl Promised {
     /// Sums up what is known of a node at an instant.
-    pub(super) fn on(known: &Known, node: NodeId, now: UnixMillis) -> Self {
+    pub(super) fn on(known: &Known, node: NodeId) -> Self {
         let mut sum = Self::default();
         for row in known.domains_on(node).iter().filter(|row| row.fresh) {
             let vcpus = u64::from(row.facts.vcpu_count.unwrap_or(0));
@@ -48,14 +48,18 @@ impl Promised {
             sum.memory = sum.memory.max(here);
         }
         let is_down = |up: Reading| up.value == 0;
-        sum.silent = last(Metric::HostLibvirtUp).is_some_and(is_down)
-            || sum.told.is_some_and(|told| !known.is_fresh(told, now));
+        sum.down = last(Metric::HostLibvirtUp).is_some_and(is_down);
         sum
     }
 
+    /// Tells whether guests may have come or gone without anybody telling.
+    pub(super) fn is_silent(&self, known: &Known, now: UnixMillis) -> bool {
+        self.down || self.told.is_some_and(|told| !known.is_fresh(told, now))
+    }
+
     /// Says what weakens the sums.
-    pub(super) fn weakness(&self, now: UnixMillis) -> Option<String> {
-        match (self.silent, self.told) {
+    pub(super) fn weakness(&self, known: &Known, now: UnixMillis) -> Option<String> {
+        match (self.is_silent(known, now), self.told) {
             (false, _) => None,
             (true, Some(told)) => Some(format!(
                 "the node's libvirt does not answer; what its guests were promised is as told {} s ago",

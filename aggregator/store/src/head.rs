@@ -59,6 +59,8 @@ pub(crate) struct Head {
     pub(crate) nodes: BTreeMap<NodeId, UnixMillis>,
     pub(crate) subjects: BTreeMap<Place, Vec<Lane>>,
     pub(crate) inventory: Inventory,
+    /// How many batches of a node were taken since the store was opened.
+    pub(crate) batch_counts: HashMap<NodeId, u64>,
     /// Facts, events and gaps that are not sealed yet.
     pub(crate) pending: Vec<Kept>,
     pub(crate) gaps: BTreeMap<NodeId, Vec<SampleGap>>,
@@ -124,6 +126,7 @@ impl Head {
             });
         }
         self.touched.insert(key);
+        *self.batch_counts.entry(batch.node).or_default() += 1;
         let seen = self.nodes.entry(batch.node).or_insert(batch.made);
         *seen = batch.made.max(*seen);
         for sweep in &batch.sweeps {

@@ -32,6 +32,7 @@ mod store;
 
 pub use check::{Report, check, dump, rebuild_index};
 pub use error::{AppendError, Hole, OpenError, RecoveryReport, Torn, UpkeepError};
+pub use inventory::Told;
 pub use range::Range;
 pub use record::{
     Appended, Document, EventFilter, NodeSeen, Rate, Record, SeriesFilter, StoreOptions, Upkeep,

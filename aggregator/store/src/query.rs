@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plimsoll_model::{
-    DomainId, Event, Fact, NodeId, Reading, SampleGap, SeriesKey, UnixMillis, Window,
+    DomainFacts, DomainId, Event, NodeFacts, NodeId, Reading, SampleGap, SeriesKey, UnixMillis,
+    Window,
 };
 
 use crate::block::Place;
 use crate::head::domain_of;
+use crate::inventory::Told;
 use crate::kept::Kept;
 use crate::range::{Range, Source, Wanted};
 use crate::record::{Document, EventFilter, NodeSeen, Rate, SeriesFilter};
@@ -134,18 +136,18 @@ impl Store {
         pairs.collect()
     }
 
-    /// Returns the newest facts about a node ([`Fact::Node`]).
-    pub fn latest_facts(&self, node: NodeId) -> Option<Fact> {
+    /// Returns the newest facts about a node.
+    pub fn latest_facts(&self, node: NodeId) -> Option<Told<NodeFacts>> {
         self.read().inventory.node(node).cloned()
     }
 
-    /// Returns the newest facts about a domain from each node that told any ([`Fact::Domain`]).
-    pub fn facts_of(&self, domain: DomainId) -> Vec<Fact> {
+    /// Returns the newest facts about a domain from each node that told any.
+    pub fn facts_of(&self, domain: DomainId) -> Vec<Told<DomainFacts>> {
         self.read().inventory.of(domain).cloned().collect()
     }
 
-    /// Returns the newest facts about each domain on a node ([`Fact::Domain`]), by domain.
-    pub fn domain_facts_on(&self, node: NodeId) -> Vec<Fact> {
+    /// Returns the newest facts about each domain on a node, by domain.
+    pub fn domain_facts_on(&self, node: NodeId) -> Vec<Told<DomainFacts>> {
         self.read().inventory.domains_on(node).cloned().collect()
     }
 
@@ -195,6 +197,13 @@ impl Store {
     pub fn last_heard(&self, node: NodeId) -> Option<UnixMillis> {
         let young = self.read().last_heard(node);
         young.max(self.with_index(|index| index.node(node)))
+    }
+
+    /// Returns how many batches of a node were taken since the store was opened: where it is the same as
+    /// before, nothing the node told has changed.
+    pub fn batch_count(&self, node: NodeId) -> u64 {
+        let head = self.read();
+        head.batch_counts.get(&node).copied().unwrap_or(0)
     }
 
     /// Lists documents of a kind, by time.
