@@ -8,7 +8,7 @@ use plimsoll_model::{
     Clock, DomainFacts, DomainId, Metric, NodeFacts, NodeId, Part, Reading, SeriesKey, Subject,
     UnixMillis,
 };
-use plimsoll_store::{SeriesFilter, Store, Told};
+use plimsoll_store::{Store, Told};
 
 use crate::lessons::Learned;
 use crate::room::Ledger;
@@ -165,16 +165,12 @@ impl Known {
 
     /// Lists the series of a metric of one subject.
     pub fn parts(&self, subject: Subject, metric: Metric) -> Vec<SeriesKey> {
-        let filter = SeriesFilter {
-            node: Some(subject.node()),
-            domain: subject.domain(),
-            metric: Some(metric),
-            part: None,
+        let parts = self.store.parts(subject, metric).into_iter();
+        let of_part = |part| SeriesKey {
+            subject,
+            metric,
+            part,
         };
-        self.store
-            .series(&filter)
-            .into_iter()
-            .filter(|key| key.subject == subject)
-            .collect()
+        parts.map(of_part).collect()
     }
 }

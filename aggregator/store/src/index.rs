@@ -389,6 +389,12 @@ impl Index {
         Ok(found)
     }
 
+    /// Lists the columns of one subject.
+    pub(crate) fn columns(&self, place: Place) -> Result<Vec<Column>, Broken> {
+        let value = self.map.get(&subject_key(place))?;
+        value.map_or_else(|| Ok(Vec::new()), |value| columns_of(&value))
+    }
+
     /// Lists nodes and when they were last heard of.
     pub(crate) fn nodes(&self) -> Result<BTreeMap<NodeId, UnixMillis>, Broken> {
         let mut nodes = BTreeMap::new();

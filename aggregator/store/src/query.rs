@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plimsoll_model::{
-    DomainFacts, DomainId, Event, NodeFacts, NodeId, Reading, SampleGap, SeriesKey, UnixMillis,
-    Window,
+    DomainFacts, DomainId, Event, Metric, NodeFacts, NodeId, Part, Reading, SampleGap, SeriesKey,
+    Subject, UnixMillis, Window,
 };
 
 use crate::block::Place;
@@ -20,7 +20,7 @@ impl Store {
     /// Lists series, sorted.
     pub fn series(&self, filter: &SeriesFilter) -> Vec<SeriesKey> {
         let mut found = BTreeSet::new();
-        let mut add = |place: Place, metric, part: &plimsoll_model::Part| {
+        let mut add = |place: Place, metric, part: &Part| {
             let key = SeriesKey {
                 subject: place.into(),
                 metric,
@@ -59,6 +59,28 @@ impl Store {
             }
         }
         found.into_iter().collect()
+    }
+
+    /// Lists the parts of a metric of one subject, sorted.
+    pub fn parts(&self, subject: Subject, metric: Metric) -> Vec<Part> {
+        let place = subject.into();
+        let mut parts = BTreeSet::new();
+        let horizon = {
+            let head = self.read();
+            let horizon = head.horizon;
+            let lanes = head.subjects.get(&place).into_iter().flatten();
+            let recent = lanes.filter(|lane| Some(lane.last.0.end) >= horizon);
+            let columns = recent.flat_map(|lane| lane.columns.iter());
+            let of_metric = columns.filter(|(of, _)| *of == metric);
+            parts.extend(of_metric.map(|(_, part)| part.clone()));
+            horizon
+        };
+        let sealed = self.with_index(|index| index.columns(place));
+        let recent = sealed
+            .into_iter()
+            .filter(|(of, _, last)| *of == metric && Some(*last) >= horizon);
+        parts.extend(recent.map(|(_, part, _)| part));
+        parts.into_iter().collect()
     }
 
     /// Returns the last sample of a series.
