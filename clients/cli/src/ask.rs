@@ -37,6 +37,14 @@ pub(crate) enum Failure {
 
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
+        // What the other side says carries no source; what befell the connection does.
+        let cause = std::iter::successors(status.source(), |error| (*error).source()).last();
+        if let Some(cause) = cause.filter(|_| status.code() != Code::DeadlineExceeded) {
+            return Self::Unreachable(format!(
+                "the connection broke before the aggregator answered: {cause}; if it asks for certificates, \
+                 write https:// and name --ca, --cert and --key of its site"
+            ));
+        }
         match status.code() {
             Code::Unavailable | Code::DeadlineExceeded => Self::Unreachable(format!(
                 "the aggregator does not answer: {}",
