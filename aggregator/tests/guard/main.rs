@@ -1,7 +1,6 @@
 //! The guard on real connections: which certificates come in, and who may call what.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a test ends where its parts are not what they must be"
 )]
 
