@@ -10,6 +10,10 @@ use plimsoll_agent::config::{self, Access, Config, ConfigError, LogFormat, Overr
 use plimsoll_agent::doctor::{self, Verdict};
 use plimsoll_agent::once::Format;
 use plimsoll_model::SystemClock;
+use plimsoll_model::text::one_line;
+
+/// Exit code of flags that are not taken.
+const EXIT_USAGE: u8 = 2;
 
 /// Samples this node and streams what it saw to an aggregator.
 #[derive(Debug, Parser)]
@@ -72,15 +76,8 @@ struct Settings {
     #[arg(long, value_name = "ACCESS")]
     libvirt_access: Option<Access>,
     /// Time between two looks, such as 10s.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     interval: Option<Duration>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let read: Result<humantime_serde::Serde<Duration>, _> =
-        serde_json::from_value(serde_json::Value::String(text.to_owned()));
-    read.map(humantime_serde::Serde::into_inner)
-        .map_err(|error| error.to_string())
 }
 
 impl Settings {
@@ -97,7 +94,20 @@ impl Settings {
 }
 
 fn main() -> ExitCode {
-    match act(Cli::parse().command) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            let text = one_line(&error.to_string());
+            complain(&format!("{text}; see --help"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Err(help) => {
+            return help
+                .print()
+                .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
+    };
+    match act(cli.command) {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("{error:#}"));

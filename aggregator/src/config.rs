@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use plimsoll_model::Bandwidth;
+use plimsoll_model::text::{line_at, line_of_key};
 use serde::{Deserialize, Serialize};
 
 use crate::guard::tls::TlsFiles;
@@ -90,7 +92,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// A line of the file is not what is expected.
-    #[error("{}:{line}: {problem}; `plimsoll-aggregator default-config` prints every key", path.display())]
+    #[error("{}:{line}: {problem}; `plimsoll-aggregator config default` prints every key", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
@@ -100,8 +102,10 @@ pub enum ConfigError {
         problem: String,
     },
     /// A value lies outside what is allowed.
-    #[error("{key}: {problem}")]
+    #[error("{place}{key}: {problem}")]
     Value {
+        /// File and line that set it, with a colon and a space after them; empty where a flag did.
+        place: String,
         /// The key.
         key: &'static str,
         /// What is wrong and what would be right.
@@ -109,21 +113,63 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    fn value(key: &'static str, problem: String) -> Self {
+        let place = String::new();
+        Self::Value {
+            place,
+            key,
+            problem,
+        }
+    }
+}
+
 impl Config {
-    /// Reads a file and checks it; without a file, the defaults.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+    /// Reads a file, or takes the defaults if there is none, lets flags stand above it, and checks the whole.
+    ///
+    /// # Errors
+    /// If the file cannot be read or a value cannot be; names file and line where the file is to blame.
+    pub fn load(path: Option<&Path>, flags: impl FnOnce(&mut Self)) -> Result<Self, ConfigError> {
         let Some(path) = path else {
-            return Ok(Self::default());
+            let mut config = Self::default();
+            flags(&mut config);
+            config.check()?;
+            return Ok(config);
         };
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
             source,
         })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+        let file: Self = toml::from_str(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
-            line: line_of(&text, error.span().map_or(0, |span| span.start)),
+            line: line_at(&text, error.span().map_or(0, |span| span.start)),
             problem: error.message().replace('\n', " "),
-        })
+        })?;
+        let mut config = file.clone();
+        flags(&mut config);
+        match config.check() {
+            Ok(()) => Ok(config),
+            Err(error) => Err(file.blamed(error, path, &text)),
+        }
+    }
+
+    /// Adds the place to an error that this file makes without any flag.
+    fn blamed(&self, error: ConfigError, path: &Path, text: &str) -> ConfigError {
+        let own = self.check();
+        match (error, own) {
+            (
+                ConfigError::Value { key, problem, .. },
+                Err(ConfigError::Value { key: same, .. }),
+            ) if key == same => {
+                let line = line_of_key(text, key).map_or(String::new(), |line| format!("{line}:"));
+                ConfigError::Value {
+                    place: format!("{}:{line} ", path.display()),
+                    key,
+                    problem,
+                }
+            }
+            (error, _) => error,
+        }
     }
 
     /// Returns where `/metrics` is served, if it is.
@@ -131,10 +177,7 @@ impl Config {
         if self.metrics_listen.is_empty() {
             return Ok(None);
         }
-        let wrong = |problem| ConfigError::Value {
-            key: "metrics_listen",
-            problem,
-        };
+        let wrong = |problem| ConfigError::value("metrics_listen", problem);
         let address: SocketAddr = self.metrics_listen.parse().map_err(|_| {
             let text = &self.metrics_listen;
             wrong(format!(
@@ -149,8 +192,8 @@ impl Config {
         Ok(Some(address))
     }
 
-    /// Checks what a type cannot say; call it when flags have been applied.
-    pub fn check(&self) -> Result<(), ConfigError> {
+    /// Checks what a type cannot say, flags included.
+    fn check(&self) -> Result<(), ConfigError> {
         let open = self.tls.is_none() && !self.allow_plaintext_listen;
         if open && !self.listen.ip().is_loopback() {
             let problem = format!(
@@ -159,17 +202,11 @@ impl Config {
                  network where every machine is trusted",
                 self.listen
             );
-            return Err(ConfigError::Value {
-                key: "listen",
-                problem,
-            });
+            return Err(ConfigError::value("listen", problem));
         }
         if self.interval < Duration::from_secs(1) || self.interval > Duration::from_secs(3600) {
             let problem = "must lie in 1s to 1h".to_owned();
-            return Err(ConfigError::Value {
-                key: "interval",
-                problem,
-            });
+            return Err(ConfigError::value("interval", problem));
         }
         self.metrics_address()?;
         let share = self.limits.iops_loss_max.parse::<plimsoll_model::Ratio>();
@@ -178,25 +215,19 @@ impl Config {
                 "{:?} is no share; write a number from 0 to 1, such as \"0.1\"",
                 self.limits.iops_loss_max
             );
-            return Err(ConfigError::Value {
-                key: "limits.iops_loss_max",
-                problem,
-            });
+            return Err(ConfigError::value("limits.iops_loss_max", problem));
         }
-        self.assumed_bandwidth
-            .parse::<plimsoll_model::Bandwidth>()
-            .map(|_| ())
-            .map_err(|error| ConfigError::Value {
-                key: "assumed_bandwidth",
-                problem: error.to_string(),
-            })
+        self.bandwidth().map(|_| ())
     }
-}
 
-/// Returns the line in which a byte of a text lies; the first is 1.
-fn line_of(text: &str, byte: usize) -> usize {
-    let before = text.bytes().take(byte);
-    before.filter(|byte| *byte == b'\n').count() + 1
+    /// Returns the bandwidth that is assumed where none is known.
+    ///
+    /// # Errors
+    /// If the text is no bandwidth.
+    pub fn bandwidth(&self) -> Result<Bandwidth, ConfigError> {
+        let assumed = self.assumed_bandwidth.parse::<Bandwidth>();
+        assumed.map_err(|error| ConfigError::value("assumed_bandwidth", error.to_string()))
+    }
 }
 
 #[cfg(test)]
@@ -215,7 +246,7 @@ mod tests {
         let path = dir.path().join("aggregator.toml");
         let refused = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            let error = anyhow::Error::from(Config::load(Some(&path)).unwrap_err());
+            let error = anyhow::Error::from(Config::load(Some(&path), |_| {}).unwrap_err());
             let text = format!("{error:#}");
             assert_eq!(text.lines().count(), 1, "{text}");
             text
@@ -223,11 +254,39 @@ mod tests {
         let text = refused("interval = \"10s\"\nlisten_addr = \"x\"\n");
         assert!(text.contains("aggregator.toml:2: "), "{text}");
         assert!(
-            text.contains("listen_addr") && text.contains("default-config"),
+            text.contains("listen_addr") && text.contains("config default"),
             "{text}"
         );
         let text = refused("\n\n[limits]\nrtt_max = 5\n");
         assert!(text.contains("aggregator.toml:4: "), "{text}");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_is_named_with_its_line_unless_a_flag_is_to_blame() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("aggregator.toml");
+        let refused = |text: &str, flags: fn(&mut Config)| {
+            std::fs::write(&path, text).unwrap();
+            let error = Config::load(Some(&path), flags).unwrap_err();
+            error.to_string()
+        };
+        let of_file = refused("# fast\ninterval = \"1ms\"\n", |_| {});
+        assert!(
+            of_file.ends_with("aggregator.toml:2: interval: must lie in 1s to 1h"),
+            "{of_file}"
+        );
+        let in_table = refused("[limits]\niops_loss_max = \"7\"\n", |_| {});
+        assert!(
+            in_table.contains("aggregator.toml:2: limits.iops_loss_max: "),
+            "{in_table}"
+        );
+        let of_flag = refused("interval = \"5s\"\n", |config| {
+            config.interval = Duration::ZERO;
+        });
+        assert!(of_flag.starts_with("interval: "), "{of_flag}");
+        let default = Config::load(None, |config| config.interval = Duration::ZERO);
+        let of_default = default.unwrap_err().to_string();
+        assert!(of_default.starts_with("interval: "), "{of_default}");
     }
 
     #[test]

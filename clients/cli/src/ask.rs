@@ -37,6 +37,14 @@ pub(crate) enum Failure {
 
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
+        // What the other side says carries no source; what befell the connection does.
+        let cause = std::iter::successors(status.source(), |error| (*error).source()).last();
+        if let Some(cause) = cause.filter(|_| status.code() != Code::DeadlineExceeded) {
+            return Self::Unreachable(format!(
+                "the connection broke before the aggregator answered: {cause}; if it asks for certificates, \
+                 write https:// and name --ca, --cert and --key of its site"
+            ));
+        }
         match status.code() {
             Code::Unavailable | Code::DeadlineExceeded => Self::Unreachable(format!(
                 "the aggregator does not answer: {}",
@@ -109,16 +117,37 @@ async fn connect(args: &Args) -> Result<Server, Failure> {
         })?
         .connect_timeout(DEADLINE)
         .timeout(DEADLINE);
-    let channel = endpoint.connect().await.map_err(|_| {
-        Failure::Unreachable(format!(
-            "no aggregator answers at {url}; start plimsoll-aggregator there, or name another with --server"
-        ))
-    })?;
+    let refused = |error: tonic::transport::Error| Failure::Unreachable(unreachable(url, &error));
+    let channel = endpoint.connect().await.map_err(refused)?;
     Ok(Server {
         query: QueryServiceClient::new(channel.clone()),
         planner: PlannerServiceClient::new(channel.clone()),
         estimate: EstimateServiceClient::new(channel),
     })
+}
+
+/// Says why nothing answers: nobody listens there, the network does not lead there, or somebody listens and
+/// the two sides do not agree on TLS.
+fn unreachable(url: &str, error: &tonic::transport::Error) -> String {
+    let chain = || std::iter::successors(error.source(), |error| (*error).source());
+    let cause = chain().last().map(ToString::to_string);
+    let cause = cause.unwrap_or_else(|| error.to_string());
+    let kind = chain()
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .last()
+        .map(std::io::Error::kind);
+    let told = kind.is_some_and(|kind| kind != std::io::ErrorKind::InvalidData);
+    if told {
+        return format!(
+            "no aggregator answers at {url}: {cause}; start plimsoll-aggregator there, or name another with --server"
+        );
+    }
+    let remedy = if url.starts_with("https:") {
+        "see --ca, --cert and --key"
+    } else {
+        "if it asks for certificates, write https:// and name --ca, --cert and --key"
+    };
+    format!("the aggregator at {url} does not let this caller in: {cause}; {remedy}")
 }
 
 impl Server {
@@ -413,8 +442,9 @@ async fn headroom(server: &mut Server, as_json: bool, asked: &Headroom) -> Resul
         reserved_cpu_count: asked.reserved_cpus,
         reserved_memory_bytes: asked.reserved_ram.map(size),
         margin_millionths: asked.margin.map_or(0, ratio),
+        horizon: asked.horizon.map(wire_span).transpose()?,
+        percentile: asked.percentile.unwrap_or_default(),
         flavors: asked.flavor.iter().map(flavor).collect(),
-        ..Default::default()
     };
     let nodes = server
         .estimate
@@ -426,6 +456,11 @@ async fn headroom(server: &mut Server, as_json: bool, asked: &Headroom) -> Resul
         return Ok(pretty(nodes.iter().map(json::headroom).collect()));
     }
     Ok(headroom_text(&nodes))
+}
+
+fn wire_span(span: Duration) -> Result<prost_types::Duration, Failure> {
+    span.try_into()
+        .map_err(|_| Failure::Refused("the span is too long".to_owned()))
 }
 
 /// Lists resources and what fits, node by node.

@@ -9,6 +9,7 @@ pub mod fact;
 pub mod id;
 pub mod metric;
 pub mod series;
+pub mod text;
 pub mod time;
 pub mod unit;
 
