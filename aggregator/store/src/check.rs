@@ -75,10 +75,11 @@ impl Report {
                 continue;
             };
             let header = frame::check_header(&path, Kind::Log, id, &bytes);
-            match &header {
-                Ok(previous) => self.holes.extend(chain.enter(id, *previous)),
-                Err(error) => self.error(&path, error),
+            if let Err(error) = &header {
+                self.error(&path, error);
             }
+            self.holes
+                .extend(chain.enter(id, header.as_ref().ok().copied()));
             let scan = log::scan(&bytes, id);
             self.frames += scan.frames.len() as u64;
             for (offset, payload) in &scan.frames {

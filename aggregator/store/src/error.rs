@@ -14,7 +14,7 @@ pub enum OpenError {
     },
     /// A file was written by a later release.
     #[error(
-        "{} has format {found}, this release reads up to {known}; start the newer release again",
+        "{} has format {found} at byte 8, this release reads up to {known}; start the newer release again",
         path.display()
     )]
     Newer {

@@ -1,12 +1,14 @@
 //! The sealed files that are true at one moment. A reader holds them as long as it reads; what takes
 //! their place is a new list.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Hole, OpenError};
 use crate::frame::io_error;
 use crate::kept::{KeptFile, Placed};
+use crate::log;
 use crate::manifest::Manifest;
 use crate::sealed::Sealed;
 
@@ -54,25 +56,53 @@ impl Files {
 /// Removes files that no manifest names: a seal that did not come to its end, or one whose inputs were
 /// to go. What they held is in the log or in the files that are named.
 pub(crate) fn remove_strays(dir: &Path, manifest: &Manifest) -> Result<u64, OpenError> {
-    let named = |path: &PathBuf| {
-        manifest.blocks.iter().any(|entry| entry.path(dir) == *path)
-            || manifest.kept.iter().any(|entry| entry.path(dir) == *path)
-    };
-    let mut removed = 0;
+    let blocks = manifest.blocks.iter().map(|entry| entry.path(dir));
+    let kept = manifest.kept.iter().map(|entry| entry.path(dir));
+    let named: HashSet<PathBuf> = blocks.chain(kept).collect();
     let mut dirs = vec![dir.join("events")];
     dirs.extend(list(&dir.join("blocks"))?);
-    for below in dirs {
-        for path in list(&below)? {
+    let mut strays = Vec::new();
+    for below in &dirs {
+        strays.extend(list(below)?.into_iter().filter(|path| {
             let ending = path.extension().and_then(|ending| ending.to_str());
-            if matches!(ending, Some("blocks" | "events" | "tmp")) && !named(&path) {
-                std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
-                removed += 1;
-            }
-        }
+            matches!(ending, Some("blocks" | "events" | "tmp")) && !named.contains(path)
+        }));
+    }
+    believe(dir, manifest, &named, &strays)?;
+    for path in &strays {
+        std::fs::remove_file(path).map_err(io_error("remove", path))?;
+    }
+    for below in dirs {
         // Fails where something is left, which is then still needed.
         std::fs::remove_dir(&below).ok();
     }
-    Ok(removed)
+    Ok(strays.len() as u64)
+}
+
+/// Refuses a manifest that is older than the files beside it, as one out of a backup is: what it names
+/// is gone, and what it does not name is all there is.
+fn believe(
+    dir: &Path,
+    manifest: &Manifest,
+    named: &HashSet<PathBuf>,
+    strays: &[PathBuf],
+) -> Result<(), OpenError> {
+    let is_newer = |path: &&PathBuf| {
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        let whole = path.extension().is_some_and(|ending| ending != "tmp");
+        whole && stem.and_then(|stem| stem.parse().ok()) >= Some(manifest.next_file)
+    };
+    let begin = log::segment(&dir.join("log"), manifest.begin.id);
+    let gone = !begin.exists() || named.iter().any(|path| !path.exists());
+    match strays.iter().find(is_newer) {
+        Some(stray) if gone => Err(OpenError::Corrupt {
+            path: stray.clone(),
+            offset: 0,
+            what: "the manifest is older than this file and names others that are gone",
+            remedy: "restore the whole directory from one backup, or move this file away",
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {

@@ -37,9 +37,31 @@ impl From<Malformed> for Broken {
     }
 }
 
+/// sled writes once more when it is dropped, and answers a disk that refuses that with a panic.
+#[derive(Debug)]
+struct Tree(Option<sled::Db>);
+
+impl Tree {
+    fn db(&self) -> Result<&sled::Db, Broken> {
+        self.0.as_ref().ok_or(Broken)
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        // What was not written makes the stamp wrong, and the index is made anew.
+        guarded(move || {
+            drop(db);
+            Ok(())
+        })
+        .ok();
+    }
+}
+
 #[derive(Debug)]
 enum Map {
-    Sled(sled::Db),
+    Sled(Tree),
     Memory(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>),
 }
 
@@ -94,7 +116,7 @@ type Pair = (Vec<u8>, Vec<u8>);
 impl Map {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
         match self {
-            Self::Sled(db) => guarded(|| Ok(db.get(key)?.map(|value| value.to_vec()))),
+            Self::Sled(tree) => guarded(|| Ok(tree.db()?.get(key)?.map(|value| value.to_vec()))),
             Self::Memory(map) => {
                 let map = map.lock().unwrap_or_else(PoisonError::into_inner);
                 Ok(map.get(key).cloned())
@@ -104,7 +126,8 @@ impl Map {
 
     fn put(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<Vec<u8>>, Broken> {
         match self {
-            Self::Sled(db) => guarded(|| {
+            Self::Sled(tree) => guarded(|| {
+                let db = tree.db()?;
                 let before = match value {
                     Some(value) => db.insert(key, value)?,
                     None => db.remove(key)?,
@@ -123,7 +146,8 @@ impl Map {
 
     fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, Broken> {
         match self {
-            Self::Sled(db) => guarded(|| {
+            Self::Sled(tree) => guarded(|| {
+                let db = tree.db()?;
                 let mut found = Vec::new();
                 for entry in db.scan_prefix(prefix) {
                     let (key, value) = entry?;
@@ -180,7 +204,7 @@ impl Index {
     /// Opens the index if it is the one that was left for this manifest.
     pub(crate) fn open(dir: &Path, generation: u64) -> Result<Self, Broken> {
         let db = guarded(|| Ok(open_sled(dir)?))?;
-        let map = Map::Sled(db);
+        let map = Map::Sled(Tree(Some(db)));
         let mut sum = 0_u64;
         let mut stamp = None;
         for (key, value) in map.scan(b"")? {
@@ -216,7 +240,7 @@ impl Index {
         // What cannot be removed or made, as on a full disk, lives in memory until the next start.
         if std::fs::remove_dir_all(dir).is_ok() || !dir.exists() {
             let made = guarded(|| Ok(open_sled(dir)?)).and_then(|db| {
-                let index = Self::with(Map::Sled(db));
+                let index = Self::with(Map::Sled(Tree(Some(db))));
                 fill(&index).map(|()| index)
             });
             if let Ok(index) = made {
@@ -251,7 +275,7 @@ impl Index {
         let sum = *self.sum.lock().unwrap_or_else(PoisonError::into_inner);
         self.map.put(STAMP, Some(&stamp_of(generation, sum)))?;
         match &self.map {
-            Map::Sled(db) => guarded(|| Ok(db.flush().map(|_| ())?)),
+            Map::Sled(tree) => guarded(|| Ok(tree.db()?.flush().map(|_| ())?)),
             Map::Memory(_) => Ok(()),
         }
     }

@@ -49,6 +49,8 @@ pub(crate) struct Change {
     pub(crate) gone: Vec<PathBuf>,
     /// Samples written or forgotten.
     pub(crate) samples: u64,
+    /// Samples that end before it were forgotten.
+    pub(crate) forgotten: Option<UnixMillis>,
 }
 
 /// Gathers rows of partitions into files of blocks.
@@ -146,7 +148,15 @@ impl Keeper {
         manifest.generation += 1;
         manifest.blocks = files.blocks.iter().map(|file| file.entry.clone()).collect();
         manifest.kept = files.kept.iter().map(|file| file.entry).collect();
-        manifest.write(&self.dir)?;
+        if let Err(error) = manifest.write(&self.dir) {
+            if !manifest.is_older_on_disk(&self.dir) {
+                // It names the new files although it could not be replaced as a whole: their numbers
+                // are spent, and the next manifest must be newer.
+                self.manifest.generation = manifest.generation;
+                self.manifest.next_file = manifest.next_file;
+            }
+            return Err(error);
+        }
         self.manifest = manifest;
         self.files = Arc::new(files);
         Ok(())
@@ -190,6 +200,7 @@ impl Keeper {
             sealed,
             kept,
             gone: Vec::new(),
+            forgotten: None,
         })
     }
 
@@ -257,6 +268,7 @@ impl Keeper {
             sealed,
             kept: None,
             gone: inputs.iter().map(|file| file.path.clone()).collect(),
+            forgotten: None,
         }))
     }
 
@@ -298,6 +310,7 @@ impl Keeper {
             kept: None,
             gone: gone.iter().map(|file| file.path.clone()).collect(),
             samples: gone.iter().map(|file| file.entry.samples).sum(),
+            forgotten: horizon,
         };
         Ok(Some((change, horizon)))
     }
@@ -308,7 +321,7 @@ impl Keeper {
         horizon: Option<UnixMillis>,
     ) -> Result<Option<Change>, OpenError> {
         // Newer words replace older ones, so only neighbours at the end may be merged.
-        let small = |file: &&Arc<KeptFile>| file.entry.bytes < KEPT_MERGE_BYTES;
+        let small = |file: &&Arc<KeptFile>| file.entry.bytes < KEPT_MERGE_BYTES && !file.damaged;
         let count = self.files.kept.iter().rev().take_while(small).count();
         if count < KEPT_FILES {
             return Ok(None);
@@ -343,6 +356,7 @@ impl Keeper {
                 .map(|input| input.entry.path(&self.dir))
                 .collect(),
             samples: 0,
+            forgotten: None,
         }))
     }
 }

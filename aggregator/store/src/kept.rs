@@ -134,6 +134,8 @@ pub(crate) struct KeptFile {
     file: File,
     // First and last event in it, if there are any.
     events: Option<(UnixMillis, UnixMillis)>,
+    /// Something in it could not be read when it was opened. Merged, that would be forgotten.
+    pub(crate) damaged: bool,
 }
 
 /// One thing with the place of its frame.
@@ -171,6 +173,7 @@ impl KeptFile {
             path,
             file,
             events,
+            damaged: false,
         };
         Ok((kept, placed))
     }
@@ -192,6 +195,7 @@ impl KeptFile {
             Err(error) => return Err(io_error("read", &path)(error)),
         };
         let file = File::open(&path).map_err(io_error("open", &path))?;
+        let known = holes.len();
         let placed = read(&path, entry, &bytes, holes)?;
         let events = span(&placed);
         let kept = Self {
@@ -199,6 +203,7 @@ impl KeptFile {
             path,
             file,
             events,
+            damaged: holes.len() > known,
         };
         Ok(Some((kept, placed)))
     }
@@ -206,8 +211,10 @@ impl KeptFile {
     /// Reads all that is whole in the file.
     pub(crate) fn read_all(&self, holes: &mut Vec<Hole>) -> Result<Vec<Placed>, OpenError> {
         use std::os::unix::fs::FileExt as _;
-        let length = usize::try_from(self.entry.bytes).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length];
+        // Of a file that lost its end, the rest can still be read.
+        let there = self.file.metadata().map_err(io_error("read", &self.path))?;
+        let length = there.len().min(self.entry.bytes);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         self.file
             .read_exact_at(&mut bytes, 0)
             .map_err(io_error("read", &self.path))?;

@@ -13,6 +13,7 @@ mod codec;
 mod column;
 mod disk;
 mod error;
+mod examined;
 mod files;
 mod frame;
 mod head;
@@ -32,6 +33,7 @@ mod store;
 
 pub use check::{Report, check, dump, rebuild_index};
 pub use error::{AppendError, Hole, OpenError, RecoveryReport, Torn, UpkeepError};
+pub use examined::{Examined, FileKind, examine, examine_payload};
 pub use inventory::Told;
 pub use range::Range;
 pub use record::{

@@ -13,7 +13,7 @@ use crate::error::{Hole, OpenError};
 use crate::frame::{self, Item, Items, Kind, Link, io_error, make_dir};
 
 /// First byte of a footer, after a block's.
-const TAG: u8 = 2;
+pub(crate) const TAG: u8 = 2;
 
 /// What the manifest says of a file of blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +134,7 @@ impl Footer {
         out
     }
 
-    fn unpack(mut input: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn unpack(mut input: &[u8]) -> Result<Self, Malformed> {
         let malformed = |what| Err(Malformed { what });
         if u8::unpack(&mut input)? != TAG {
             return malformed("it is no footer");
@@ -285,6 +285,7 @@ impl Sealed {
             }
             Err(error) => return Err(io_error("open", &path)(error)),
         };
+        holes.extend(check_header(&file, &path, entry.id)?);
         let length = entry.bytes.saturating_sub(entry.footer);
         let length = length.saturating_sub(frame::HEAD_BYTES as u64);
         let at = (entry.footer, u32::try_from(length).unwrap_or(u32::MAX));
@@ -338,6 +339,26 @@ impl Sealed {
     }
 }
 
+/// Reads the header: a later release's file is left alone, and damage costs nothing, as blocks have
+/// checksums of their own.
+fn check_header(file: &File, path: &Path, id: u64) -> Result<Option<Hole>, OpenError> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let header = file
+        .take(frame::HEADER_BYTES as u64)
+        .read_to_end(&mut bytes);
+    header.map_err(io_error("read", path))?;
+    match frame::check_header(path, Kind::Blocks, id, &bytes) {
+        Ok(_) => Ok(None),
+        Err(newer @ OpenError::Newer { .. }) => Err(newer),
+        Err(error) => Ok(Some(Hole {
+            path: path.to_owned(),
+            offset: 0,
+            what: codec::what_of(&error),
+        })),
+    }
+}
+
 /// Makes the footer anew from what the blocks say of themselves.
 fn footer_from_blocks(id: u64, bytes: &[u8]) -> Footer {
     let mut footer = Footer::default();
@@ -369,6 +390,18 @@ fn footer_from_blocks(id: u64, bytes: &[u8]) -> Footer {
     footer
 }
 
+/// Verifies that the footer at an offset tells of the blocks that the file holds.
+pub(crate) fn tells_all(id: u64, bytes: &[u8], offset: u64) -> Result<(), &'static str> {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    let (_, payload) = frame::frame(bytes.get(from..).unwrap_or_default(), id)?;
+    let told = Footer::unpack(payload).map_err(|error| error.what)?;
+    if told.blocks == footer_from_blocks(id, bytes).blocks {
+        Ok(())
+    } else {
+        Err("the footer does not tell of the same blocks as the file holds")
+    }
+}
+
 /// Verifies every byte of a file of blocks.
 pub(crate) fn check(path: &Path, entry: &Entry, bytes: &[u8]) -> Result<u64, Vec<Hole>> {
     let mut holes = Vec::new();
@@ -386,7 +419,6 @@ pub(crate) fn check(path: &Path, entry: &Entry, bytes: &[u8]) -> Result<u64, Vec
         );
     }
     let mut frames = 0;
-    let mut told = None;
     for item in Items::new(bytes, entry.id) {
         match item {
             Item::Hole { offset, what } => hole(offset as u64, what),
@@ -394,24 +426,22 @@ pub(crate) fn check(path: &Path, entry: &Entry, bytes: &[u8]) -> Result<u64, Vec
                 offset, payload, ..
             } => {
                 frames += 1;
-                let read = if offset as u64 == entry.footer {
-                    Footer::unpack(payload).map(|footer| told = Some(footer))
-                } else {
-                    Block::parse(payload)
-                        .and_then(|block| block.rows())
-                        .map(|_| ())
-                };
-                if let Err(error) = read {
+                let is_footer = offset as u64 == entry.footer;
+                let read = Block::parse(payload).and_then(|block| block.rows());
+                if let Err(error) = read
+                    && !is_footer
+                {
                     hole(offset as u64, error.what);
                 }
             }
         }
     }
-    if told.is_some_and(|told| told.blocks != footer_from_blocks(entry.id, bytes).blocks) {
-        hole(
-            entry.footer,
-            "the footer does not tell of the same blocks as the file holds",
-        );
+    let told = tells_all(entry.id, bytes, entry.footer);
+    if let Err(what) = told
+        && holes.iter().all(|hole| hole.offset != entry.footer)
+    {
+        let (path, offset) = (path.to_owned(), entry.footer);
+        holes.push(Hole { path, offset, what });
     }
     if holes.is_empty() {
         Ok(frames)

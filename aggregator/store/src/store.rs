@@ -72,6 +72,7 @@ impl Store {
         make_dir(dir).map_err(io_error("make", dir))?;
         let lock = lock(dir)?;
         let (manifest, mut holes) = Manifest::read(dir)?;
+        manifest.write_first(dir)?;
         let strays = files::remove_strays(dir, &manifest)?;
         let (files, recalled) = Files::open(dir, &manifest, &mut holes)?;
         let index_dir = dir.join("index");
@@ -221,10 +222,6 @@ impl Store {
         if let Some((change, horizon)) = keeper.expire(horizon, self.options.retention_bytes)? {
             upkeep.expired_files = change.gone.len() as u64;
             self.change(&keeper, change, |head| head.horizon = horizon)?;
-            if let Some(horizon) = horizon {
-                self.with_index(|index| index.forget_before(horizon));
-                self.with_index(|index| index.stamp(keeper.manifest.generation));
-            }
         }
         let mut head = self.write();
         if let Some(horizon) = head.horizon {
@@ -332,6 +329,9 @@ impl Store {
         if self.rebuilds.load(Ordering::SeqCst) != rebuilds {
             // It was made anew from the files before the change.
             self.index_blocks(&change);
+        }
+        if let Some(before) = change.forgotten {
+            self.with_index(|index| index.forget_before(before));
         }
         self.with_index(|index| index.stamp(keeper.manifest.generation));
         for path in change.gone {
