@@ -350,7 +350,11 @@ impl World {
             found.len()
         );
         let fact = telling.max().map(|number| self.fact(number));
-        ensure!(store.latest_facts(node(0)) == fact, "not the newest fact");
+        let found = store.latest_facts(node(0)).map(|told| Fact::Node {
+            seen: told.seen,
+            facts: (*told.facts).clone(),
+        });
+        ensure!(found == fact, "not the newest fact");
         for (agent, durable) in (0..).zip(durable) {
             let told: Vec<_> = (1..=*durable).filter_map(|n| self.gap(agent, n)).collect();
             let found = store.gaps(node(agent));
