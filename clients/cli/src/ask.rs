@@ -1,6 +1,7 @@
 //! One function for each command: asks, and returns what is to be printed.
 
 mod advice;
+mod failure;
 mod past;
 mod seen;
 mod words;
@@ -14,9 +15,10 @@ use plimsoll_proto::v1::estimate_service_client::EstimateServiceClient;
 use plimsoll_proto::v1::planner_service_client::PlannerServiceClient;
 use plimsoll_proto::v1::query_service_client::QueryServiceClient;
 use serde_json::Value;
-use tonic::Code;
 use tonic::transport::Channel;
 
+pub(crate) use self::failure::Failure;
+use self::failure::unreachable;
 use crate::args::{Args, Command, Estimate, Headroom, Mode};
 use crate::json;
 use crate::table::{bounds, id, mebibytes, or_dash, span, table};
@@ -25,35 +27,6 @@ use crate::table::{bounds, id, mebibytes, or_dash, span, table};
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Rows asked for at once.
 const PAGE_SIZE: i32 = 1_000;
-
-/// Why nothing can be printed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// Nobody answers.
-    Unreachable(String),
-    /// The answer is no.
-    Refused(String),
-}
-
-impl From<tonic::Status> for Failure {
-    fn from(status: tonic::Status) -> Self {
-        // What the other side says carries no source; what befell the connection does.
-        let cause = std::iter::successors(status.source(), |error| (*error).source()).last();
-        if let Some(cause) = cause.filter(|_| status.code() != Code::DeadlineExceeded) {
-            return Self::Unreachable(format!(
-                "the connection broke before the aggregator answered: {cause}; if it asks for certificates, \
-                 write https:// and name --ca, --cert and --key of its site"
-            ));
-        }
-        match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded => Self::Unreachable(format!(
-                "the aggregator does not answer: {}",
-                status.message()
-            )),
-            _ => Self::Refused(status.message().to_owned()),
-        }
-    }
-}
 
 struct Server {
     query: QueryServiceClient<Channel>,
@@ -124,30 +97,6 @@ async fn connect(args: &Args) -> Result<Server, Failure> {
         planner: PlannerServiceClient::new(channel.clone()),
         estimate: EstimateServiceClient::new(channel),
     })
-}
-
-/// Says why nothing answers: nobody listens there, the network does not lead there, or somebody listens and
-/// the two sides do not agree on TLS.
-fn unreachable(url: &str, error: &tonic::transport::Error) -> String {
-    let chain = || std::iter::successors(error.source(), |error| (*error).source());
-    let cause = chain().last().map(ToString::to_string);
-    let cause = cause.unwrap_or_else(|| error.to_string());
-    let kind = chain()
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .last()
-        .map(std::io::Error::kind);
-    let told = kind.is_some_and(|kind| kind != std::io::ErrorKind::InvalidData);
-    if told {
-        return format!(
-            "no aggregator answers at {url}: {cause}; start plimsoll-aggregator there, or name another with --server"
-        );
-    }
-    let remedy = if url.starts_with("https:") {
-        "see --ca, --cert and --key"
-    } else {
-        "if it asks for certificates, write https:// and name --ca, --cert and --key"
-    };
-    format!("the aggregator at {url} does not let this caller in: {cause}; {remedy}")
 }
 
 impl Server {

@@ -220,7 +220,10 @@ mod tests {
         make("new-thing");
         make("other");
         let stray = make(&fresh_name("bbbbbb", Some(gone)));
-        assert_eq!(directories(base.path()).unwrap(), [stray.clone()]);
+        assert_eq!(
+            directories(base.path()).unwrap(),
+            std::slice::from_ref(&stray)
+        );
         let taken = crate::stage::take_away(base.path(), |stage| stage.is_stale).unwrap();
         assert_eq!(taken.len(), 1);
         assert!(!stray.exists());
