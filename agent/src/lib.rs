@@ -3,6 +3,7 @@
 //! It estimates nothing and listens on nothing; a source that fails is left out and named in the log.
 
 pub mod body;
+mod chain;
 pub mod config;
 pub mod doctor;
 pub mod identity;

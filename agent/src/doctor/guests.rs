@@ -6,9 +6,9 @@ use std::time::Duration;
 use plimsoll_libvirt::{CallError, Connection, DomainRef, ListFlags, StatsFlags, StatsGroups};
 
 use super::Finding;
+use crate::chain::chain;
 use crate::config::{Access, Config, Libvirt};
 use crate::source::libvirt::{self, Sight};
-use crate::spool::chain;
 
 const LIBVIRT: &str = "libvirt";
 /// Names that are told of many.

@@ -23,9 +23,9 @@ use plimsoll_model::{Clock, Metric, NodeId};
 use tokio::sync::{mpsc, watch};
 
 use super::host::node_value;
+use crate::chain::chain;
 use crate::config::{Access, Config, Libvirt};
 use crate::look::Look;
-use crate::spool::chain;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);

@@ -94,7 +94,7 @@ impl<'a> Session<'a> {
         let deadline = self.guests.libvirt.call_deadline;
         let mut events = match self.connection.subscribe(&kinds, deadline).await {
             Ok(events) => events,
-            Err(error) => return crate::spool::chain(&error),
+            Err(error) => return crate::chain::chain(&error),
         };
         self.ask_host();
         let mut ticks = tokio::time::interval(self.guests.config.interval);

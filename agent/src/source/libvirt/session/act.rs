@@ -18,7 +18,7 @@ impl Session<'_> {
             Done::Listed(Ok(domains)) => self.listed(&domains),
             Done::Listed(Err(error)) => {
                 tracing::warn!(
-                    error = crate::spool::chain(&error),
+                    error = crate::chain::chain(&error),
                     "guests cannot be listed"
                 );
             }
@@ -84,7 +84,7 @@ impl Session<'_> {
                 tracing::warn!(domain = %known.domain, "the description of a domain cannot be understood")
             }
             Err(error) => {
-                tracing::debug!(domain = %known.domain, error = crate::spool::chain(&error), "a domain cannot be described");
+                tracing::debug!(domain = %known.domain, error = crate::chain::chain(&error), "a domain cannot be described");
             }
         }
     }
@@ -129,7 +129,7 @@ impl Session<'_> {
                 self.fall_back(id);
             }
             Err(error) => {
-                tracing::debug!(domain = %known.domain, error = crate::spool::chain(&error), "a domain is left out of this round");
+                tracing::debug!(domain = %known.domain, error = crate::chain::chain(&error), "a domain is left out of this round");
             }
         }
     }
@@ -322,7 +322,7 @@ impl Session<'_> {
 }
 
 fn tell_failure(domain: &DomainRef, error: &CallError) {
-    let text = crate::spool::chain(error);
+    let text = crate::chain::chain(error);
     if error.is_denied() {
         tracing::warn!(%domain, error = text, "dirty rates cannot be measured; check `access` in [libvirt]");
     } else {
