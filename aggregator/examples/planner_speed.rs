@@ -164,6 +164,7 @@ fn batch(number: usize, guests: usize, clock: &dyn Clock) -> Batch {
                 disks: Vec::new(),
                 network_cards: Vec::new(),
                 host_device_count: 0,
+                hardware: HardwareFacts::default(),
             },
         });
     }

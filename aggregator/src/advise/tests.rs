@@ -67,6 +67,7 @@ fn a_disk_on_local_storage_and_another_subnet_are_told_with_their_evidence() {
         target: "vda".to_owned(),
         source: Some("/var/lib/images/web.qcow2".to_owned()),
         shared: Some(false),
+        ..DiskFacts::default()
     });
     scene.sees(&guest, 1);
     measure(&scene, &[a, b], std::slice::from_ref(&guest));
