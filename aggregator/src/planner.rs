@@ -9,8 +9,9 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use plimsoll_estimate::{
-    BandwidthSource, Calibration, DIRTY_POINTS_MAX, DirtyPoint, Estimate, InputError, Inputs,
-    LinkBandwidth, Policy, ZeroShare, round_u64, zero_share_from_rss, zero_share_from_touched,
+    BandwidthSource, Calibration, DIRTY_POINTS_MAX, DirtyPoint, DirtySource, Estimate, InputError,
+    Inputs, LIBVIRT_SAMPLES_PER_GIB, LinkBandwidth, Policy, WINDOW_MS_MAX, ZeroShare, round_u64,
+    zero_share_from_rss, zero_share_from_touched,
 };
 use plimsoll_model::{
     Bandwidth, ByteSize, DirtyRate, Metric, NodeId, Part, Ratio, SeriesKey, Subject, UnixMillis,
@@ -21,6 +22,8 @@ use crate::lessons::Likeness;
 
 /// Measurements of the dirty rate older than this tell of another time of day.
 const DIRTY_HORIZON: Duration = Duration::from_secs(900);
+/// Passes of earlier migrations that are taken, of all the points there may be.
+const PASSES_MAX: usize = 64;
 /// A domain that just began to run fills its memory as it never will again, so this much is left out.
 const BEGINNING: Duration = Duration::from_secs(5);
 /// Processors that were idle over this span are likely to be when the migration begins.
@@ -315,14 +318,19 @@ fn dirty_points(
     let begun = first_seen(known, row, horizon, as_of).plus(BEGINNING);
     let windows = known.parts(row.subject(), Metric::VmDirtyRate);
     // Each window its part of what the model takes, and of each the newest.
-    let most = DIRTY_POINTS_MAX / windows.len().max(1);
+    let most = (DIRTY_POINTS_MAX - PASSES_MAX) / windows.len().max(1);
     for key in windows {
         let mut samples = known.store.range(&key, horizon, as_of);
         samples.retain(|(window, _)| window.begin() >= begun);
         samples.drain(..samples.len().saturating_sub(most));
+        let noise = noise(known, row, &key.part);
         for (window, value) in &samples {
             let rate = DirtyRate::from_bytes_per_second(*value);
-            points.push(DirtyPoint::libvirt(window.width_ms.max(1), rate));
+            let width_ms = window.width_ms.max(1);
+            points.push(DirtyPoint {
+                source: noise,
+                ..DirtyPoint::libvirt(width_ms, rate)
+            });
         }
         if let Some((window, value)) = samples.last() {
             gathered.push(Input {
@@ -337,5 +345,129 @@ fn dirty_points(
             });
         }
     }
+    passes(known, row, (begun, as_of), &mut points, gathered);
     Ok(points)
+}
+
+/// Tells how a window was measured; agents that do not say how many pages they had looked at had libvirt
+/// measure.
+fn noise(known: &Known, row: &DomainRow, part: &Part) -> DirtySource {
+    let pages = known.latest(&SeriesKey {
+        subject: row.subject(),
+        metric: Metric::VmDirtySamplePages,
+        part: part.clone(),
+    });
+    let pages = pages.and_then(|pages| u32::try_from(pages.value).ok());
+    DirtySource::PageSampling {
+        pages_per_gib: pages.unwrap_or(LIBVIRT_SAMPLES_PER_GIB).max(1),
+    }
+}
+
+/// Adds what the passes of real migrations counted: those to and from the node of this very process.
+fn passes(
+    known: &Known,
+    row: &DomainRow,
+    (begun, as_of): (UnixMillis, UnixMillis),
+    points: &mut Vec<DirtyPoint>,
+    gathered: &mut Vec<Input>,
+) {
+    let key = SeriesKey {
+        subject: row.subject(),
+        metric: Metric::VmDirtyPassRate,
+        part: Part::whole(),
+    };
+    let mut samples = known.store.range(&key, begun, as_of);
+    samples.retain(|(window, _)| (1..=WINDOW_MS_MAX).contains(&window.width_ms));
+    samples.drain(..samples.len().saturating_sub(PASSES_MAX));
+    for (window, value) in &samples {
+        let rate = DirtyRate::from_bytes_per_second(*value);
+        points.push(DirtyPoint::counted(window.width_ms, rate));
+    }
+    if let Some((window, value)) = samples.last() {
+        gathered.push(Input {
+            name: format!("{}{{{} ms}}", key.metric, window.width_ms),
+            value: format!(
+                "{} (last of {})",
+                DirtyRate::from_bytes_per_second(*value),
+                samples.len()
+            ),
+            source: "counted",
+            read: Some(window.end),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_model::{MigrationMode, Sweep};
+
+    use super::*;
+    use crate::scene::{Scene, subject};
+
+    const MIB: u64 = 1 << 20;
+
+    /// Plans the move of a guest that tells these readings, each with its window in milliseconds.
+    fn planned(readings: &[(Metric, &str, u32, u64)]) -> Answer {
+        let scene = Scene::new();
+        let node = scene.node("a", |_| {});
+        let guest = scene.guest("web", node);
+        scene.pass(60);
+        scene.sees(&guest, 1);
+        let memory = scene.sweep(
+            subject(&guest),
+            &[
+                (Metric::VmMemMax, 4_096 * MIB),
+                (Metric::VmMemRss, 2_048 * MIB),
+            ],
+        );
+        let mut sweeps = vec![memory];
+        for (metric, part, width_ms, value) in readings {
+            let mut sweep: Sweep = scene.sweep(subject(&guest), &[]);
+            sweep.window.width_ms = *width_ms;
+            let part = match *part {
+                "" => Part::whole(),
+                part => Part::named(part).unwrap(),
+            };
+            sweep.values.push((*metric, part, *value));
+            sweeps.push(sweep);
+        }
+        scene.tell(node, sweeps, Vec::new(), &[]);
+        let question = Question {
+            target: None,
+            policy: Policy::qemu(MigrationMode::Precopy),
+            path_bandwidth: None,
+        };
+        let row = scene.known.owner(guest.domain).unwrap();
+        let assumed = Bandwidth::from_mbit_per_second(1_000);
+        plan(&scene.known, &row, &question, scene.now(), assumed).unwrap()
+    }
+
+    #[test]
+    fn the_passes_of_an_earlier_migration_are_points_on_the_curve() {
+        let answer = planned(&[
+            (Metric::VmDirtyPassRate, "", 4_000, 30 * MIB),
+            (Metric::VmDirtyPassRate, "", 600, 90 * MIB),
+        ]);
+        let counted = answer.inputs.iter().find(|input| input.source == "counted");
+        let counted = counted.expect("an input");
+        assert!(counted.value.ends_with("(last of 2)"), "{}", counted.value);
+        assert_ne!(answer.estimate.verdict, plimsoll_estimate::Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_rate_is_as_sure_as_the_pages_it_was_drawn_from() {
+        let scene = Scene::new();
+        let node = scene.node("a", |_| {});
+        let guest = scene.guest("web", node);
+        let mut sweep = scene.sweep(subject(&guest), &[]);
+        let part = |name| Part::named(name).unwrap();
+        let pages = (Metric::VmDirtySamplePages, part("500"), 16_384);
+        sweep.values.push(pages);
+        scene.tell(node, vec![sweep], Vec::new(), &[]);
+        let row = scene.known.owner(guest.domain).unwrap();
+        let pages = |name| noise(&scene.known, &row, &part(name));
+        let of = |pages_per_gib| DirtySource::PageSampling { pages_per_gib };
+        assert_eq!(pages("500"), of(16_384));
+        assert_eq!(pages("5000"), of(LIBVIRT_SAMPLES_PER_GIB), "an older agent");
+    }
 }
