@@ -139,14 +139,14 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
         Command::Once { format, settings } => {
             let (config, _) = settings.load()?;
             log(config.log_format, "warn");
-            let sample = runtime()?.block_on(plimsoll_agent::once::take(config))?;
+            let sample = drive(plimsoll_agent::once::take(config))??;
             sample.print(format, &mut out)?;
         }
         Command::Doctor { format, settings } => {
             let (config, _) = settings.load()?;
             log(config.log_format, "error");
             let clock = SystemClock::new();
-            let report = runtime()?.block_on(doctor::examine(&config, &clock));
+            let report = drive(doctor::examine(&config, &clock))?;
             report.print(format, &mut out)?;
             if report.worst() == Verdict::Fail {
                 return Ok(ExitCode::FAILURE);
@@ -156,18 +156,22 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             let (config, _) = settings.load()?;
             drop(out);
             log(config.log_format, "info");
-            runtime()?.block_on(plimsoll_agent::run::run(config))?;
+            drive(plimsoll_agent::run::run(config))??;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Works to the end; a thread that a dead file system holds does not hold up the exit.
+fn drive<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
         .enable_all()
-        .build()
+        .build()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 fn log(format: LogFormat, least: &str) {

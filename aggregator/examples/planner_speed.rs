@@ -19,7 +19,8 @@ use plimsoll_aggregator::roster::Roster;
 use plimsoll_aggregator::witness::Witness;
 use plimsoll_model::{
     Accelerator, Bandwidth, Batch, BootId, ByteSize, Clock, DomainFacts, DomainId, Fact,
-    Incarnation, Metric, NodeFacts, NodeId, Part, SessionId, Subject, Sweep, SystemClock, Window,
+    HardwareFacts, Incarnation, Metric, NodeFacts, NodeId, Part, SessionId, Subject, Sweep,
+    SystemClock, Window,
 };
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::planner_service_server::PlannerService as _;
@@ -164,6 +165,7 @@ fn batch(number: usize, guests: usize, clock: &dyn Clock) -> Batch {
                 disks: Vec::new(),
                 network_cards: Vec::new(),
                 host_device_count: 0,
+                hardware: HardwareFacts::default(),
             },
         });
     }

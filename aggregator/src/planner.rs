@@ -9,8 +9,9 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use plimsoll_estimate::{
-    BandwidthSource, Calibration, DIRTY_POINTS_MAX, DirtyPoint, Estimate, InputError, Inputs,
-    LinkBandwidth, Policy, ZeroShare, round_u64, zero_share_from_rss, zero_share_from_touched,
+    BandwidthSource, Calibration, DIRTY_POINTS_MAX, DirtyPoint, DirtySource, Estimate, InputError,
+    Inputs, LIBVIRT_SAMPLES_PER_GIB, LinkBandwidth, Policy, WINDOW_MS_MAX, ZeroShare, round_u64,
+    zero_share_from_rss, zero_share_from_touched,
 };
 use plimsoll_model::{
     Bandwidth, ByteSize, DirtyRate, Metric, NodeId, Part, Ratio, SeriesKey, Subject, UnixMillis,
@@ -21,6 +22,8 @@ use crate::lessons::Likeness;
 
 /// Measurements of the dirty rate older than this tell of another time of day.
 const DIRTY_HORIZON: Duration = Duration::from_secs(900);
+/// Passes of earlier migrations that are taken, of all the points there may be.
+const PASSES_MAX: usize = 64;
 /// A domain that just began to run fills its memory as it never will again, so this much is left out.
 const BEGINNING: Duration = Duration::from_secs(5);
 /// Processors that were idle over this span are likely to be when the migration begins.
@@ -315,14 +318,19 @@ fn dirty_points(
     let begun = first_seen(known, row, horizon, as_of).plus(BEGINNING);
     let windows = known.parts(row.subject(), Metric::VmDirtyRate);
     // Each window its part of what the model takes, and of each the newest.
-    let most = DIRTY_POINTS_MAX / windows.len().max(1);
+    let most = (DIRTY_POINTS_MAX - PASSES_MAX) / windows.len().max(1);
     for key in windows {
         let mut samples = known.store.range(&key, horizon, as_of);
         samples.retain(|(window, _)| window.begin() >= begun);
         samples.drain(..samples.len().saturating_sub(most));
+        let noise = noise(known, row, &key.part);
         for (window, value) in &samples {
             let rate = DirtyRate::from_bytes_per_second(*value);
-            points.push(DirtyPoint::libvirt(window.width_ms.max(1), rate));
+            let width_ms = window.width_ms.max(1);
+            points.push(DirtyPoint {
+                source: noise,
+                ..DirtyPoint::libvirt(width_ms, rate)
+            });
         }
         if let Some((window, value)) = samples.last() {
             gathered.push(Input {
@@ -337,5 +345,54 @@ fn dirty_points(
             });
         }
     }
+    passes(known, row, (begun, as_of), &mut points, gathered);
     Ok(points)
+}
+
+/// Tells how a window was measured; agents that do not say how many pages they had looked at had libvirt
+/// measure.
+fn noise(known: &Known, row: &DomainRow, part: &Part) -> DirtySource {
+    let pages = known.latest(&SeriesKey {
+        subject: row.subject(),
+        metric: Metric::VmDirtySamplePages,
+        part: part.clone(),
+    });
+    let pages = pages.and_then(|pages| u32::try_from(pages.value).ok());
+    DirtySource::PageSampling {
+        pages_per_gib: pages.unwrap_or(LIBVIRT_SAMPLES_PER_GIB).max(1),
+    }
+}
+
+/// Adds what the passes of real migrations counted: those to and from the node of this very process.
+fn passes(
+    known: &Known,
+    row: &DomainRow,
+    (begun, as_of): (UnixMillis, UnixMillis),
+    points: &mut Vec<DirtyPoint>,
+    gathered: &mut Vec<Input>,
+) {
+    let key = SeriesKey {
+        subject: row.subject(),
+        metric: Metric::VmDirtyPassRate,
+        part: Part::whole(),
+    };
+    let mut samples = known.store.range(&key, begun, as_of);
+    samples.retain(|(window, _)| (1..=WINDOW_MS_MAX).contains(&window.width_ms));
+    samples.drain(..samples.len().saturating_sub(PASSES_MAX));
+    for (window, value) in &samples {
+        let rate = DirtyRate::from_bytes_per_second(*value);
+        points.push(DirtyPoint::counted(window.width_ms, rate));
+    }
+    if let Some((window, value)) = samples.last() {
+        gathered.push(Input {
+            name: format!("{}{{{} ms}}", key.metric, window.width_ms),
+            value: format!(
+                "{} (last of {})",
+                DirtyRate::from_bytes_per_second(*value),
+                samples.len()
+            ),
+            source: "counted",
+            read: Some(window.end),
+        });
+    }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use plimsoll_model::{
     Accelerator, Bandwidth, Batch, BootId, ByteSize, Clock, DomainFacts, DomainId, Event,
-    EventKind, Fact, Incarnation, InterfaceFacts, Metric, Monotonic, NodeFacts, NodeId, Part,
-    SessionId, Subject, Sweep, UnixMillis, Window,
+    EventKind, Fact, HardwareFacts, Incarnation, InterfaceFacts, Metric, Monotonic, NodeFacts,
+    NodeId, Part, SessionId, Subject, Sweep, UnixMillis, Window,
 };
 use plimsoll_store::{Record, Store, StoreOptions};
 
@@ -149,6 +149,7 @@ impl Scene {
                 speed: Some(Bandwidth::from_mbit_per_second(10_000)),
                 mtu_bytes: Some(9_000),
                 up: Some(true),
+                ..InterfaceFacts::default()
             }],
             ..NodeFacts::default()
         };
@@ -177,6 +178,7 @@ impl Scene {
             disks: Vec::new(),
             network_cards: Vec::new(),
             host_device_count: 0,
+            hardware: HardwareFacts::default(),
         };
         self.sees(&facts, 1);
         facts

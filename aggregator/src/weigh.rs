@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use plimsoll_estimate::feasibility::{
-    self, Constraint, Disk, Finding, Guest, Host, Limits, Move, Path,
+    self, Constraint, Device, Disk, Finding, Guest, Host, Limits, Move, Path,
 };
 use plimsoll_estimate::headroom::{Headroom, HostState, MoveCost};
 use plimsoll_estimate::{Policy, round_u64};
 use plimsoll_model::{
-    Bandwidth, ByteSize, DomainId, Metric, MigrationMode, NodeFacts, NodeId, Part, SeriesKey,
-    Subject,
+    Bandwidth, ByteSize, DeviceFacts, DomainId, Metric, MigrationMode, NodeFacts, NodeId, Part,
+    PinningFacts, SeriesKey, Subject,
 };
 
 use crate::known::{DomainRow, Known};
@@ -63,15 +63,20 @@ impl<'a> Scales<'a> {
         let moves = witness.moves();
         let rows = known.domain(row.facts.domain);
         let runs_on = rows.iter().filter(|row| row.runs());
+        let pinning = row.facts.hardware.pinning.as_ref();
         let guest = Guest {
             vcpu_count: row.facts.vcpu_count,
             memory: row.facts.memory_max,
             machine: row.facts.machine.clone(),
             cpu_model: row.facts.cpu_model.clone(),
             huge_pages: row.facts.huge_pages,
-            // No agent tells it yet.
-            pinned: None,
+            cpu_features: row.facts.hardware.cpu_features.clone(),
+            tsc_hz: row.facts.hardware.tsc_hz,
+            launch_security: row.facts.hardware.launch_security.clone(),
+            pinned: pinning.map(PinningFacts::is_bound),
+            bound_to: pinning.map(bound_to).unwrap_or_default(),
             host_device_count: row.facts.host_device_count,
+            devices: row.facts.hardware.devices.iter().map(device).collect(),
             disks: row
                 .facts
                 .disks
@@ -157,7 +162,33 @@ fn disk(disk: &plimsoll_model::DiskFacts) -> Disk {
     Disk {
         target: disk.target.clone(),
         shared: disk.shared,
+        storage: disk.storage.clone(),
     }
+}
+
+fn device(device: &DeviceFacts) -> Device {
+    Device {
+        kind: device.kind.clone(),
+        address: device.address.clone(),
+    }
+}
+
+fn bound_to(pinning: &PinningFacts) -> String {
+    let parts = [
+        ("processors", &pinning.cpus),
+        ("memory nodes", &pinning.memory_nodes),
+    ];
+    let words = parts
+        .into_iter()
+        .filter_map(|(what, set)| Some(format!("{what} {}", set.as_ref()?)));
+    words.collect::<Vec<_>>().join(" and ")
+}
+
+/// Lists the shared file systems that a node mounts; absent if it did not tell what it mounts.
+fn storages(facts: &NodeFacts) -> Option<Vec<String>> {
+    let mounts = &facts.file_systems;
+    let shared = mounts.iter().filter_map(|mount| mount.shared_id.clone());
+    (!mounts.is_empty()).then(|| shared.collect())
 }
 
 fn end(
@@ -188,6 +219,9 @@ fn end(
         qemu_version: facts.qemu_version.clone(),
         cpu_model: facts.cpu_model.clone(),
         mtu_bytes: migration_mtu(&facts),
+        tsc_hz: facts.tsc_hz,
+        tsc_scaling: facts.tsc_scaling,
+        storages: storages(&facts),
         huge_pages_free: huge_pages_free(known, node),
         room: state.as_ref().map(|(_, room)| *room),
         iops_free: known.ledger.used(known, node, now).requests_free,

@@ -114,3 +114,61 @@ fn a_source_without_an_idle_processor_is_told() {
     let busy = plimsoll_estimate::Quality::BusySource;
     assert!(answer.estimate.quality.contains(&busy));
 }
+
+/// Plans the move of a guest that tells these readings, each with its window in milliseconds.
+fn planned(readings: &[(Metric, &str, u32, u64)]) -> Answer {
+    let scene = Scene::new();
+    let node = scene.node("a", |_| {});
+    let guest = scene.guest("web", node);
+    scene.pass(60);
+    scene.sees(&guest, 1);
+    let memory = scene.sweep(
+        subject(&guest),
+        &[
+            (Metric::VmMemMax, 4_096 * MIB),
+            (Metric::VmMemRss, 2_048 * MIB),
+        ],
+    );
+    let mut sweeps = vec![memory];
+    for (metric, part, width_ms, value) in readings {
+        let mut sweep: Sweep = scene.sweep(subject(&guest), &[]);
+        sweep.window.width_ms = *width_ms;
+        let part = match *part {
+            "" => Part::whole(),
+            part => Part::named(part).unwrap(),
+        };
+        sweep.values.push((*metric, part, *value));
+        sweeps.push(sweep);
+    }
+    scene.tell(node, sweeps, Vec::new(), &[]);
+    ask(&scene, &guest)
+}
+
+#[test]
+fn the_passes_of_an_earlier_migration_are_points_on_the_curve() {
+    let answer = planned(&[
+        (Metric::VmDirtyPassRate, "", 4_000, 30 * MIB),
+        (Metric::VmDirtyPassRate, "", 600, 90 * MIB),
+    ]);
+    let counted = answer.inputs.iter().find(|input| input.source == "counted");
+    let counted = counted.expect("an input");
+    assert!(counted.value.ends_with("(last of 2)"), "{}", counted.value);
+    assert_ne!(answer.estimate.verdict, plimsoll_estimate::Verdict::Unknown);
+}
+
+#[test]
+fn a_rate_is_as_sure_as_the_pages_it_was_drawn_from() {
+    let scene = Scene::new();
+    let node = scene.node("a", |_| {});
+    let guest = scene.guest("web", node);
+    let mut sweep = scene.sweep(subject(&guest), &[]);
+    let part = |name| Part::named(name).unwrap();
+    let pages = (Metric::VmDirtySamplePages, part("500"), 16_384);
+    sweep.values.push(pages);
+    scene.tell(node, vec![sweep], Vec::new(), &[]);
+    let row = scene.known.owner(guest.domain).unwrap();
+    let pages = |name| noise(&scene.known, &row, &part(name));
+    let of = |pages_per_gib| DirtySource::PageSampling { pages_per_gib };
+    assert_eq!(pages("500"), of(16_384));
+    assert_eq!(pages("5000"), of(LIBVIRT_SAMPLES_PER_GIB), "an older agent");
+}

@@ -1,15 +1,19 @@
 //! Words as bytes: the payload of a frame. FORMAT.md draws them. Decoding believes nothing: any bytes
 //! give a value or [`Malformed`], never a panic.
 
+mod grown;
+
 use plimsoll_model::{
-    Accelerator, Bandwidth, Batch, BootId, ByteSize, DirtyRate, DiskFacts, DomainFacts, DomainId,
-    DomainState, Event, EventKind, Fact, GapReason, Incarnation, InterfaceFacts, Iteration, Metric,
-    MigrationEnd, MigrationEnded, MigrationRole, NetworkCardFacts, NodeFacts, NodeId,
-    OvercommitFacts, Part, Ratio, SampleGap, SessionId, Subject, Sweep, UnixMillis, Window,
+    Accelerator, Bandwidth, Batch, BootId, ByteSize, DeviceFacts, DirtyRate, DiskFacts,
+    DomainFacts, DomainId, DomainState, Event, EventKind, Fact, FileSystemFacts, GapReason,
+    HardwareFacts, Incarnation, InterfaceFacts, Iteration, MemoryFacts, Metric, MigrationEnd,
+    MigrationEnded, MigrationRole, NetworkCardFacts, NodeFacts, NodeId, OvercommitFacts, Part,
+    PinningFacts, Ratio, SampleGap, SessionId, Subject, Sweep, UnixMillis, Window,
 };
 
 use crate::error::OpenError;
 use crate::record::{Document, Record};
+use grown::{Grown, is_told};
 
 /// Bytes that are no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -285,6 +289,36 @@ macro_rules! packed {
             }
         }
     )*};
+    // Things that grew after their bytes were released: first what they always had, and what came
+    // later apart from it.
+    (grown: $($name:ident { $($field:ident),* } { $($new:ident),* } [ $($list:ident),* ])*) => {$(
+        impl Pack for $name {
+            fn pack(&self, out: &mut Vec<u8>) {
+                $(self.$field.pack(out);)*
+            }
+
+            fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+                Ok(Self { $($field: Pack::unpack(input)?,)* $($new: Default::default(),)* })
+            }
+        }
+
+        impl Grown for $name {
+            fn has_grown(&self) -> bool {
+                $(is_told(&self.$new) ||)* $(self.$list.iter().any(Grown::has_grown) ||)* false
+            }
+
+            fn pack_growth(&self, out: &mut Vec<u8>) {
+                $(self.$new.pack(out);)*
+                $(self.$list.iter().for_each(|item| item.pack_growth(out));)*
+            }
+
+            fn unpack_growth(&mut self, input: &mut &[u8]) -> Result<(), Malformed> {
+                $(self.$new = Pack::unpack(input)?;)*
+                $(self.$list.iter_mut().try_for_each(|item| item.unpack_growth(input))?;)*
+                Ok(())
+            }
+        }
+    )*};
     (choices: $($name:ident { $($code:literal = $variant:ident { $($field:ident),* })* })*) => {$(
         impl Pack for $name {
             fn pack(&self, out: &mut Vec<u8>) {
@@ -313,7 +347,8 @@ packed!(units:
     DirtyRate: from_bytes_per_second, bytes_per_second;
     Ratio: from_millionths, millionths;
 );
-packed!(lists: Sweep, Fact, Event, (Metric, Part, u64), String, InterfaceFacts, DiskFacts, NetworkCardFacts);
+packed!(lists: Sweep, Fact, Event, (Metric, Part, u64), String, InterfaceFacts, DiskFacts,
+    NetworkCardFacts, FileSystemFacts, DeviceFacts);
 // Codes are on disk: never reuse one.
 packed!(words:
     GapReason { 1 = SpoolFull, 2 = Corrupt, 3 = ServerRollback, 4 = AgentCrash, 5 = Rejected }
@@ -332,19 +367,14 @@ packed!(structs:
     Batch { node, session, sequence, made, body_crc, sweeps, facts, events }
     SampleGap { node, session, first_sequence, last_sequence, reading_count, declared, reason }
     Document { kind, key, time, payload }
-    InterfaceFacts { name, speed, mtu_bytes, up }
     OvercommitFacts { cpu_ratio, memory_ratio, reserved_cpu_count, reserved_memory }
-    NodeFacts {
-        hostname, agent_version, kernel_release, cpu_model, cpu_flags, cpu_count, memory,
-        hypervisor_type, libvirt_version, qemu_version, migration_interface, migration_address,
-        migration_bandwidth, interfaces, overcommit
+    FileSystemFacts { mount, kind, shared_id }
+    HardwareFacts {
+        cpu_mode, cpu_features, tsc_hz, memory, launch_security, tpm, devices, pinning
     }
-    DiskFacts { target, source, shared }
-    NetworkCardFacts { mac, target, connection }
-    DomainFacts {
-        domain, node, incarnation, name, accelerator, machine, cpu_model, vcpu_count, memory_max,
-        huge_pages, disks, network_cards, host_device_count
-    }
+    MemoryFacts { source, shared, locked, page }
+    DeviceFacts { kind, address }
+    PinningFacts { cpus, memory_nodes }
     Event { node, seen, kind }
     Iteration { number, elapsed_ms, remaining, dirty_rate }
     MigrationEnded {
@@ -352,11 +382,21 @@ packed!(structs:
         memory_processed, memory_normal, zero_page_count, throughput
     }
 );
+packed!(grown:
+    InterfaceFacts { name, speed, mtu_bytes, up } { full_duplex, master, addresses } []
+    NodeFacts {
+        hostname, agent_version, kernel_release, cpu_model, cpu_flags, cpu_count, memory,
+        hypervisor_type, libvirt_version, qemu_version, migration_interface, migration_address,
+        migration_bandwidth, interfaces, overcommit
+    } { tsc_hz, tsc_scaling, file_systems } [ interfaces ]
+    DiskFacts { target, source, shared } { storage } []
+    NetworkCardFacts { mac, target, connection } { model, bridge, mtu_bytes } []
+    DomainFacts {
+        domain, node, incarnation, name, accelerator, machine, cpu_model, vcpu_count, memory_max,
+        huge_pages, disks, network_cards, host_device_count
+    } { hardware } [ disks, network_cards ]
+);
 packed!(choices:
-    Fact {
-        1 = Node { seen, facts }
-        2 = Domain { seen, facts }
-    }
     EventKind {
         1 = DomainState { domain, incarnation, state, detail }
         2 = MigrationStarted { domain, incarnation, role, downtime_limit_ms, bandwidth_cap }

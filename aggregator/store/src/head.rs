@@ -134,7 +134,7 @@ impl Head {
         }
         for fact in &batch.facts {
             self.inventory.know(batch.node, fact.clone());
-            self.keep(Kept::Fact(batch.node, fact.clone()));
+            self.keep(Kept::Fact(batch.node, Box::new(fact.clone())));
         }
         for event in &batch.events {
             self.keep(Kept::Event(event.clone()));
@@ -147,7 +147,7 @@ impl Head {
             Kept::Session(node, id, session) => {
                 self.sessions.insert((node, id), session);
             }
-            Kept::Fact(node, fact) => self.inventory.know(node, fact),
+            Kept::Fact(node, fact) => self.inventory.know(node, *fact),
             Kept::Gap(gap) => self.gaps.entry(gap.node).or_default().push(gap),
             Kept::Node(..) | Kept::Event(_) | Kept::Document(_) => {}
         }

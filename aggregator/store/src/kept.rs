@@ -22,7 +22,7 @@ pub(crate) enum Kept {
     /// When a node was last heard of.
     Node(NodeId, UnixMillis),
     /// A fact, and the node that told it.
-    Fact(NodeId, Fact),
+    Fact(NodeId, Box<Fact>),
     /// An event.
     Event(Event),
     /// A gap.
@@ -101,7 +101,7 @@ impl Pack for Kept {
                 Pack::unpack(input)?,
             ),
             2 => Self::Node(Pack::unpack(input)?, Pack::unpack(input)?),
-            3 => Self::Fact(Pack::unpack(input)?, Pack::unpack(input)?),
+            3 => Self::Fact(Pack::unpack(input)?, Box::new(Pack::unpack(input)?)),
             4 => Self::Event(Pack::unpack(input)?),
             5 => Self::Gap(Pack::unpack(input)?),
             6 => Self::Document(Pack::unpack(input)?),

@@ -19,8 +19,8 @@ pub use event::{
     MigrationRole,
 };
 pub use fact::{
-    Accelerator, DiskFacts, DomainFacts, Fact, InterfaceFacts, NetworkCardFacts, NodeFacts,
-    OvercommitFacts,
+    Accelerator, DeviceFacts, DiskFacts, DomainFacts, Fact, FileSystemFacts, HardwareFacts,
+    InterfaceFacts, MemoryFacts, NetworkCardFacts, NodeFacts, OvercommitFacts, PinningFacts,
 };
 pub use id::{BootId, DomainId, IdError, Incarnation, NodeId, SessionId};
 pub use metric::{Kind, Metric, Parted, Priority, Unit};

@@ -153,6 +153,7 @@ impl Node {
                 speed_bytes_per_second: Some(1_250_000_000),
                 mtu_bytes: Some(9_000),
                 up: Some(true),
+                ..v1::InterfaceFacts::default()
             }],
             ..v1::NodeFacts::default()
         };
