@@ -48,7 +48,7 @@ pub(crate) fn live(world: World, dir: &Path, slices: Option<u64>) -> anyhow::Res
                 held.context("the store of a child that gave up")?;
                 return voice.say("holds");
             }
-            Told::Poisoned => return stays_poisoned(world, &store, number, &mut voice),
+            Told::Poisoned => return stays_poisoned(world, &store, (first, number), &mut voice),
         }
         if let Err(error) = store.maintain(now(number)) {
             voice.say(&format!("upkeep {:#}", anyhow::Error::from(error)))?;
@@ -110,7 +110,7 @@ fn tell(
 fn stays_poisoned(
     world: World,
     store: &Store,
-    number: u64,
+    (first, number): (u64, u64),
     voice: &mut Voice,
 ) -> anyhow::Result<()> {
     voice.say("poisoned")?;
@@ -124,8 +124,9 @@ fn stays_poisoned(
     }
     let whole = world.holds(store, number - 1, Disk::Failing);
     let whole = whole.context("the poisoned store")?;
+    // The first slice may have been there before it was told again.
     ensure!(
-        whole == number - 1,
+        whole == number - 1 || number == first,
         "slice {number} was not acknowledged and is answered"
     );
     voice.say("holds")
