@@ -8,9 +8,9 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use plimsoll_store::{AppendError, Appended, Store};
+use plimsoll_store::{AppendError, Store};
 
-use crate::world::{Disk, World, now, options};
+use crate::world::{Disk, World, fits, now, options};
 
 /// How often a slice is told before the child gives up.
 const TRIES: u32 = 40;
@@ -40,7 +40,7 @@ pub(crate) fn live(world: World, dir: &Path, slices: Option<u64>) -> anyhow::Res
     voice.say(&format!("acked {}", first - 1))?;
     let last = slices.map_or(u64::MAX, |slices| first + slices - 1);
     for number in first..=last {
-        match tell(world, &store, number, number == first, &mut voice)? {
+        match tell(world, &store, number, number <= first + 1, &mut voice)? {
             Told::Acked => voice.say(&format!("acked {number}"))?,
             Told::GaveUp => {
                 voice.say("gave up")?;
@@ -82,13 +82,8 @@ fn tell(
     for _ in 0..TRIES {
         match store.append(&records) {
             Ok(outcomes) => {
-                let fits = |(found, told): (&Appended, &Appended)| {
-                    // After a start, the slice may be there in part.
-                    let there = resumed && *found == Appended::Duplicate;
-                    found == told || (there && *told == Appended::Stored)
-                };
                 ensure!(
-                    outcomes.iter().zip(&expected).all(fits),
+                    fits(&outcomes, &expected, resumed),
                     "slice {number}: {outcomes:?} in place of {expected:?}"
                 );
                 return Ok(Told::Acked);

@@ -76,7 +76,7 @@ const MUTANTS: [Mutant; 12] = [
         file: "log.rs",
         text: "let mended = self.file.set_len(self.end.bytes);",
         becomes: "let mended = io::Result::Ok(());",
-        killer: "full::",
+        killer: "ordeals::a_small_disk_that_is_full_again_and_again_loses_nothing",
     },
     Mutant {
         name: "gives a number out twice",
