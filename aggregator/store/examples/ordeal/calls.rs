@@ -45,15 +45,19 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Says to strace what is to happen; `other` is the number of a second call.
-    fn inject(self, call: &str, number: u64, other: u64) -> Vec<String> {
-        let full = format!("inject={call}:error=ENOSPC:when={number}");
+    /// Says to strace what is to happen.
+    fn inject(self, strike: &Strike<'_>) -> Vec<String> {
+        let at = |what: &str| format!("inject={}:{what}:when={}", strike.call, strike.number);
+        let full = at("error=ENOSPC");
         match self {
-            Self::Kill => vec![format!("inject={call}:signal=KILL:when={number}")],
+            Self::Kill => vec![at("signal=KILL")],
             Self::Full => vec![full],
             Self::FullFrom => vec![format!("{full}+")],
-            Self::FullKill => vec![full, format!("inject=fdatasync:signal=KILL:when={other}")],
-            Self::Broken => vec![format!("inject={call}:error=EIO:when={number}")],
+            Self::FullKill => {
+                let kill = format!("inject=fdatasync:signal=KILL:when={}", strike.sync);
+                vec![full, kill]
+            }
+            Self::Broken => vec![at("error=EIO")],
         }
     }
 
@@ -87,6 +91,17 @@ struct Strike<'a> {
     fault: Fault,
     call: &'static str,
     number: u64,
+    /// The fdatasync at which the process is killed, where the fault has one.
+    sync: u64,
+}
+
+/// The calls a story makes.
+#[derive(Default)]
+struct Counts {
+    /// The most of a kind that any one thread makes.
+    most: BTreeMap<String, u64>,
+    /// How many of fdatasync lie before a call of a kind.
+    syncs_before: BTreeMap<(String, u64), u64>,
 }
 
 /// Strikes at every `stride`-th call, or at those of one kind, with each of the faults.
@@ -110,13 +125,18 @@ pub(crate) fn calls(
             let meant = |call: &&str| fault.strikes(call) && only.is_none_or(|only| only == *call);
             for call in CALLS.into_iter().filter(meant) {
                 // One more than was counted, as threads do not always share the work alike.
-                let count = counts.get(call).map_or(0, |count| count + 1);
+                let count = counts.most.get(call).map_or(0, |count| count + 1);
                 let numbers = (1 + world.seed % stride..=count).step_by(usize::try_from(stride)?);
-                strikes.extend(numbers.map(|number| Strike {
-                    story,
-                    fault: *fault,
-                    call,
-                    number,
+                strikes.extend(numbers.map(|number| {
+                    let before = counts.syncs_before.get(&(call.to_owned(), number));
+                    Strike {
+                        story,
+                        fault: *fault,
+                        call,
+                        number,
+                        // Soon behind it.
+                        sync: before.unwrap_or(&0) + 1 + world.dice(number, 300, 2),
+                    }
                 }));
             }
             let planned = strikes.len();
@@ -178,31 +198,37 @@ fn traced(
     Ok(words)
 }
 
-/// Counts the calls of the story that any one thread makes.
-fn count(world: World, story: &Story, place: &Path) -> anyhow::Result<BTreeMap<String, u64>> {
+/// Counts the calls of the story.
+fn count(world: World, story: &Story, place: &Path) -> anyhow::Result<Counts> {
     let dir = place.join("counted");
     copy(&story.base, &dir)?;
     let told = place.join("counted.strace");
     let which = format!("trace={}", CALLS.join(","));
     let strace = ["-e", &which, "-o", &text(&told)?];
     run(&traced(&strace, world, (&dir, story.slices))?)?;
-    let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
+    let mut by_thread: BTreeMap<(String, String), u64> = BTreeMap::new();
+    let mut counts = Counts::default();
+    let mut syncs = 0;
     for line in std::fs::read_to_string(&told)?.lines() {
-        let Some((thread, rest)) = line.split_once(' ') else {
+        let words = line.split_once(' ');
+        let call =
+            words.and_then(|(thread, rest)| Some((thread, rest.trim_start().split_once('(')?.0)));
+        let Some((thread, call)) = call else {
             continue;
         };
-        if let Some((call, _)) = rest.trim_start().split_once('(') {
-            let key = (call.to_owned(), thread.to_owned());
-            *counts.entry(key).or_default() += 1;
-        }
+        let number = by_thread
+            .entry((call.to_owned(), thread.to_owned()))
+            .or_default();
+        *number += 1;
+        let most = counts.most.entry(call.to_owned()).or_default();
+        *most = (*most).max(*number);
+        counts
+            .syncs_before
+            .insert((call.to_owned(), *number), syncs);
+        syncs += u64::from(call == "fdatasync");
     }
     std::fs::remove_dir_all(&dir)?;
-    let mut most = BTreeMap::new();
-    for ((call, _), count) in counts {
-        let known = most.entry(call).or_insert(count);
-        *known = count.max(*known);
-    }
-    Ok(most)
+    Ok(counts)
 }
 
 /// Runs all strikes, as many at once as there are processors.
@@ -255,8 +281,7 @@ fn one(world: World, strike: &Strike<'_>, dir: &Path) -> anyhow::Result<Row> {
     copy(&strike.story.base, dir)?;
     let told = dir.with_extension("strace");
     let which = format!("trace={}", CALLS.join(","));
-    let other = 1 + world.dice(strike.number, 300, strike.story.slices);
-    let injected = strike.fault.inject(strike.call, strike.number, other);
+    let injected = strike.fault.inject(strike);
     let file = text(&told)?;
     let mut strace = vec!["-e", &which, "-o", &file];
     strace.extend(injected.iter().flat_map(|inject| ["-e", inject.as_str()]));
@@ -267,6 +292,7 @@ fn one(world: World, strike: &Strike<'_>, dir: &Path) -> anyhow::Result<Row> {
     let trace = std::fs::read_to_string(&told)?;
     let struck = match strike.fault {
         Fault::Kill => !good,
+        Fault::FullKill => !good || trace.contains("(INJECTED)"),
         _ => trace.contains("(INJECTED)"),
     };
     if !strike.fault.is_kill() {

@@ -8,9 +8,9 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use plimsoll_store::{AppendError, Appended, Store};
+use plimsoll_store::{AppendError, Store};
 
-use crate::world::{Disk, World, now, options};
+use crate::world::{Disk, World, fits, now, options};
 
 /// How often a slice is told before the child gives up.
 const TRIES: u32 = 40;
@@ -40,7 +40,7 @@ pub(crate) fn live(world: World, dir: &Path, slices: Option<u64>) -> anyhow::Res
     voice.say(&format!("acked {}", first - 1))?;
     let last = slices.map_or(u64::MAX, |slices| first + slices - 1);
     for number in first..=last {
-        match tell(world, &store, number, number == first, &mut voice)? {
+        match tell(world, &store, number, number <= first + 1, &mut voice)? {
             Told::Acked => voice.say(&format!("acked {number}"))?,
             Told::GaveUp => {
                 voice.say("gave up")?;
@@ -48,7 +48,7 @@ pub(crate) fn live(world: World, dir: &Path, slices: Option<u64>) -> anyhow::Res
                 held.context("the store of a child that gave up")?;
                 return voice.say("holds");
             }
-            Told::Poisoned => return stays_poisoned(world, &store, number, &mut voice),
+            Told::Poisoned => return stays_poisoned(world, &store, (first, number), &mut voice),
         }
         if let Err(error) = store.maintain(now(number)) {
             voice.say(&format!("upkeep {:#}", anyhow::Error::from(error)))?;
@@ -82,13 +82,8 @@ fn tell(
     for _ in 0..TRIES {
         match store.append(&records) {
             Ok(outcomes) => {
-                let fits = |(found, told): (&Appended, &Appended)| {
-                    // After a start, the slice may be there in part.
-                    let there = resumed && *found == Appended::Duplicate;
-                    found == told || (there && *told == Appended::Stored)
-                };
                 ensure!(
-                    outcomes.iter().zip(&expected).all(fits),
+                    fits(&outcomes, &expected, resumed),
                     "slice {number}: {outcomes:?} in place of {expected:?}"
                 );
                 return Ok(Told::Acked);
@@ -110,7 +105,7 @@ fn tell(
 fn stays_poisoned(
     world: World,
     store: &Store,
-    number: u64,
+    (first, number): (u64, u64),
     voice: &mut Voice,
 ) -> anyhow::Result<()> {
     voice.say("poisoned")?;
@@ -124,8 +119,9 @@ fn stays_poisoned(
     }
     let whole = world.holds(store, number - 1, Disk::Failing);
     let whole = whole.context("the poisoned store")?;
+    // The first slice may have been there before it was told again.
     ensure!(
-        whole == number - 1,
+        whole == number - 1 || number == first,
         "slice {number} was not acknowledged and is answered"
     );
     voice.say("holds")

@@ -21,7 +21,7 @@ struct Mutant {
     killer: &'static str,
 }
 
-const MUTANTS: [Mutant; 11] = [
+const MUTANTS: [Mutant; 12] = [
     Mutant {
         name: "acknowledges before fdatasync",
         file: "log.rs",
@@ -76,7 +76,7 @@ const MUTANTS: [Mutant; 11] = [
         file: "log.rs",
         text: "let mended = self.file.set_len(self.end.bytes);",
         becomes: "let mended = io::Result::Ok(());",
-        killer: "full::",
+        killer: "ordeals::a_small_disk_that_is_full_again_and_again_loses_nothing",
     },
     Mutant {
         name: "gives a number out twice",
@@ -84,6 +84,13 @@ const MUTANTS: [Mutant; 11] = [
         text: "if !manifest.is_older_on_disk(&self.dir) {",
         becomes: "if false {",
         killer: "files::a_number_that_a_half_replaced_manifest_gave_out",
+    },
+    Mutant {
+        name: "leaves a segment that remembers a wrong end",
+        file: "log.rs",
+        text: "                std::fs::remove_file(&path).ok();\n                Err(AppendError::Full {",
+        becomes: "                Err(AppendError::Full {",
+        killer: "ordeals::a_kill_after_a_refused_call_finds_nothing_half_done",
     },
     Mutant {
         name: "believes an index of another manifest",

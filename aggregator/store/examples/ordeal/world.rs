@@ -251,7 +251,8 @@ impl World {
             .collect()
     }
 
-    /// Returns the slice that is to be told after a start: the last one, which may be there in part.
+    /// Returns the slice that is to be told after a start: the last one of which all words are there, as its
+    /// document may not be.
     pub(crate) fn resume(&self, store: &Store) -> u64 {
         self.durable(store).into_iter().min().unwrap_or(0).max(1)
     }
@@ -421,6 +422,20 @@ impl World {
         ensure!(holes.is_empty(), "the check finds holes: {holes:?}");
         Ok((whole, report))
     }
+}
+
+/// Tells whether a store answered a slice as it must. After a start, the slice told again is there, and
+/// the one after it may be in part.
+pub(crate) fn fits(found: &[Appended], told: &[Appended], resumed: bool) -> bool {
+    let fits = |(found, told): (&Appended, &Appended)| {
+        let there = matches!(
+            (found, told),
+            (Appended::Duplicate, Appended::Stored)
+                | (Appended::OutOfOrder { .. }, Appended::OutOfOrder { .. })
+        );
+        found == told || (resumed && there)
+    };
+    found.len() == told.len() && found.iter().zip(told).all(fits)
 }
 
 fn note(samples: &mut Samples, sweep: &Sweep, horizon: UnixMillis) {

@@ -7,7 +7,7 @@ use plimsoll_store::{AppendError, Store, check};
 use proptest::prelude::*;
 
 use crate::scene::{copy, files};
-use crate::world::{Disk, World, now, options};
+use crate::world::{Disk, World, fits, now, options};
 
 /// Cases that are tried if nobody asks for more.
 const CASES: u32 = 48;
@@ -54,6 +54,7 @@ struct Told {
     store: Option<Store>,
     acked: u64,
     next: u64,
+    first: u64,
 }
 
 impl Told {
@@ -69,16 +70,22 @@ impl Told {
         let (store, report) = Store::open(&self.dir(), options()).unwrap();
         assert_eq!(report.holes, []);
         self.next = self.world.resume(&store);
+        self.first = self.next;
         self.store = Some(store);
     }
 
     fn tell(&mut self) {
-        let (records, _) = self.world.slice(self.next);
-        if let Err(error) = self.store().append(&records) {
+        let (records, expected) = self.world.slice(self.next);
+        let outcomes = self.store().append(&records).unwrap_or_else(|error| {
             assert!(matches!(error, AppendError::HeadFull { .. }), "{error}");
             self.store().seal().unwrap();
-            self.store().append(&records).unwrap();
-        }
+            self.store().append(&records).unwrap()
+        });
+        assert!(
+            fits(&outcomes, &expected, self.next <= self.first + 1),
+            "slice {}: {outcomes:?} in place of {expected:?}",
+            self.next
+        );
         self.acked = self.next;
         self.next += 1;
     }
@@ -157,6 +164,7 @@ proptest! {
             store: None,
             acked: 0,
             next: 1,
+            first: 1,
         };
         told.open();
         told.tell();

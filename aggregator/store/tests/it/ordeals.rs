@@ -94,7 +94,7 @@ fn a_disk_that_stays_full_lets_the_store_open_and_answer() {
 
 #[test]
 fn a_kill_after_a_refused_call_finds_nothing_half_done() {
-    let order = "calls --fault full-kill --stride 11 --seed 5";
+    let order = "calls --fault full-kill --call fsync --stride 2 --seed 2";
     ordeal(&Needs::Program("strace"), order);
 }
 
