@@ -316,9 +316,10 @@ fn dirty_points(
     let mut points = Vec::new();
     let horizon = as_of.minus(DIRTY_HORIZON);
     let begun = first_seen(known, row, horizon, as_of).plus(BEGINNING);
+    passes(known, row, (begun, as_of), &mut points, gathered);
     let windows = known.parts(row.subject(), Metric::VmDirtyRate);
     // Each window its part of what the model takes, and of each the newest.
-    let most = (DIRTY_POINTS_MAX - PASSES_MAX) / windows.len().max(1);
+    let most = (DIRTY_POINTS_MAX - points.len()) / windows.len().max(1);
     for key in windows {
         let mut samples = known.store.range(&key, horizon, as_of);
         samples.retain(|(window, _)| window.begin() >= begun);
@@ -345,7 +346,6 @@ fn dirty_points(
             });
         }
     }
-    passes(known, row, (begun, as_of), &mut points, gathered);
     Ok(points)
 }
 
