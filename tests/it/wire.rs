@@ -212,7 +212,8 @@ const COUNTS: [&str; 16] = [
     "percentile",
     "values",
 ];
-const UNITS: [&str; 8] = [
+const UNITS: [&str; 9] = [
+    "_hz",
     "_ms",
     "_ns",
     "_s",
