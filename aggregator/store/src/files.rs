@@ -70,7 +70,7 @@ impl Files {
             files.blocks.push(Arc::new(sealed));
         }
         for entry in &manifest.rollups {
-            let rolled = Rolled::open((dir, &handles.rollups), entry, holes);
+            let rolled = Rolled::open((dir, &handles.rollups), entry, holes)?;
             files.rollups.push(Arc::new(rolled));
         }
         let mut recalled = Vec::new();

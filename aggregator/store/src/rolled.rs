@@ -11,12 +11,12 @@ use plimsoll_model::{Part, SeriesKey, Subject, UnixMillis};
 use crate::block::Place;
 use crate::cells::Cells;
 use crate::codec::{self, Malformed, Pack, pack_all, unpack_all};
-use crate::error::Hole;
-use crate::frame::{self, Item, Items, Kind};
+use crate::error::{Hole, OpenError};
+use crate::frame::{self, Item, Items, Kind, io_error};
 use crate::handles::Lately;
 use crate::rolling::Lanes;
 use crate::rollup::{Cell, Tier};
-use crate::sealed::{Footer, Located, read_footer};
+use crate::sealed::{Footer, Located, check_header, read_footer};
 
 /// A stretch of time, its end not in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,15 +200,23 @@ impl Rolled {
         (dir, opened): (&Path, &Arc<Lately<Opened>>),
         entry: &RollupEntry,
         holes: &mut Vec<Hole>,
-    ) -> Self {
+    ) -> Result<Self, OpenError> {
         let rolled = Self::of((dir, opened), entry.clone());
-        let what = match std::fs::metadata(&rolled.path) {
-            Ok(found) if found.len() == entry.bytes => return rolled,
-            Ok(_) => "the file has another length than the manifest says",
-            Err(_) => "the file is missing",
-        };
-        holes.push(rolled.hole(0, what));
-        rolled
+        let path = &rolled.path;
+        match File::open(path) {
+            Ok(file) => {
+                let header = check_header(&file, path, (Kind::Rollup, entry.id))?;
+                let found = file.metadata().map_err(io_error("read", path))?.len();
+                let what = "the file has another length than the manifest says";
+                let length = (found != entry.bytes).then(|| rolled.hole(found, what));
+                holes.extend(header.into_iter().chain(length));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                holes.push(rolled.hole(0, "the file is missing"));
+            }
+            Err(error) => return Err(io_error("open", path)(error)),
+        }
+        Ok(rolled)
     }
 
     pub(crate) fn of((dir, opened): (&Path, &Arc<Lately<Opened>>), entry: RollupEntry) -> Self {

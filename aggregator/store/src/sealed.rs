@@ -334,7 +334,7 @@ impl Sealed {
             }
             Err(error) => return Err(io_error("open", path)(error)),
         };
-        holes.extend(check_header(&file, path, entry.id)?);
+        holes.extend(check_header(&file, path, (Kind::Blocks, entry.id))?);
         match read_footer(&file, path, (entry.id, entry.bytes, entry.footer)) {
             Ok(footer) => {
                 sealed.footer = footer;
@@ -408,14 +408,18 @@ impl Sealed {
 
 /// Reads the header: a later release's file is left alone, and damage costs nothing, as blocks have
 /// checksums of their own.
-fn check_header(file: &File, path: &Path, id: u64) -> Result<Option<Hole>, OpenError> {
+pub(crate) fn check_header(
+    file: &File,
+    path: &Path,
+    (kind, id): (Kind, u64),
+) -> Result<Option<Hole>, OpenError> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     let header = file
         .take(frame::HEADER_BYTES as u64)
         .read_to_end(&mut bytes);
     header.map_err(io_error("read", path))?;
-    match frame::check_header(path, Kind::Blocks, id, &bytes) {
+    match frame::check_header(path, kind, id, &bytes) {
         Ok(_) => Ok(None),
         Err(newer @ OpenError::Newer { .. }) => Err(newer),
         Err(error) => Ok(Some(Hole {

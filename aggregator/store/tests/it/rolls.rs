@@ -643,6 +643,23 @@ fn every_flipped_byte_of_a_rollup_is_seen() {
 }
 
 #[test]
+fn a_rollup_of_a_later_release_is_named_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, _) = five_days(dir.path(), options());
+    drop(store);
+    let path = rolled(dir.path(), Tier::Hour).pop().unwrap();
+    let mut later = std::fs::read(&path).unwrap();
+    later[8] += 1;
+    let check = crc32c::crc32c(&later[..36]);
+    later[36..40].copy_from_slice(&check.to_le_bytes());
+    std::fs::write(&path, &later).unwrap();
+    let error = Store::open(dir.path(), options()).unwrap_err().to_string();
+    assert!(error.contains(path.to_str().unwrap()), "{error}");
+    assert!(error.contains("start the newer release again"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), later);
+}
+
+#[test]
 fn tiers_are_kept_by_bytes_too() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _, begin) = five_days(dir.path(), options());
