@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plimsoll_model::Bandwidth;
 use plimsoll_model::text::{line_at, line_of_key};
+use plimsoll_model::{Bandwidth, ByteSize, Ratio};
+use plimsoll_store::{Floor, Keep, StoreOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::guard::tls::TlsFiles;
@@ -31,6 +32,10 @@ pub struct Config {
     /// How long samples are kept; zero keeps them for ever.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
+    /// What is kept beside samples and how much of all.
+    pub keep: Keeping,
+    /// How much of the file system is left free.
+    pub space: Space,
     /// Bandwidth assumed for a migration where none is configured, told by a card or measured.
     pub assumed_bandwidth: String,
     /// What a feasible move may cost, unless a caller says otherwise.
@@ -38,6 +43,68 @@ pub struct Config {
     /// Certificates; without them everybody who reaches the port may do all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFiles>,
+}
+
+/// What is kept beside samples and how much of all. Every key has a default; zero sets no limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keeping {
+    /// Bytes of samples at most.
+    pub samples_size_max: String,
+    /// How long rollups of five minutes are kept.
+    #[serde(with = "humantime_serde")]
+    pub five_minutes: Duration,
+    /// Bytes of rollups of five minutes at most.
+    pub five_minutes_size_max: String,
+    /// How long rollups of one hour are kept.
+    #[serde(with = "humantime_serde")]
+    pub hours: Duration,
+    /// Bytes of rollups of one hour at most.
+    pub hours_size_max: String,
+    /// How long facts, events, gaps and migrations are kept.
+    #[serde(with = "humantime_serde")]
+    pub events: Duration,
+    /// Bytes of those at most.
+    pub events_size_max: String,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 3600;
+        let unlimited = || "0B".to_owned();
+        Self {
+            samples_size_max: unlimited(),
+            five_minutes: Duration::from_secs(180 * DAY),
+            five_minutes_size_max: unlimited(),
+            hours: Duration::from_secs(1_095 * DAY),
+            hours_size_max: unlimited(),
+            events: Duration::from_secs(1_095 * DAY),
+            events_size_max: unlimited(),
+        }
+    }
+}
+
+/// How much of the file system is left free. Every key has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Space {
+    /// Bytes that stay free.
+    pub free_size_min: String,
+    /// Share of the file system that stays free; the greater of both holds.
+    pub free_share_min: String,
+    /// Samples younger than this are never forgotten for want of room.
+    #[serde(with = "humantime_serde")]
+    pub spared: Duration,
+}
+
+impl Default for Space {
+    fn default() -> Self {
+        Self {
+            free_size_min: "1GiB".to_owned(),
+            free_share_min: "0.05".to_owned(),
+            spared: Duration::from_secs(24 * 3600),
+        }
+    }
 }
 
 /// What a feasible move may cost. Every key has a default.
@@ -72,6 +139,8 @@ impl Default for Config {
             allow_plaintext_listen: false,
             interval: Duration::from_secs(10),
             retention: Duration::from_secs(15 * 24 * 3600),
+            keep: Keeping::default(),
+            space: Space::default(),
             assumed_bandwidth: "1Gbit/s".to_owned(),
             limits: Limits::default(),
             tls: None,
@@ -192,6 +261,41 @@ impl Config {
         Ok(Some(address))
     }
 
+    /// Returns how the store is to be kept.
+    pub fn store_options(&self) -> Result<StoreOptions, ConfigError> {
+        let (keep, space) = (&self.keep, &self.space);
+        let age = |age: Duration| (!age.is_zero()).then_some(age);
+        let most = |key, text: &str| Ok(Some(size(key, text)?).filter(|bytes| *bytes > 0));
+        let share = space.free_share_min.parse::<Ratio>().ok();
+        let share = share.filter(|share| *share < Ratio::ONE);
+        Ok(StoreOptions {
+            retention: age(self.retention),
+            retention_bytes: most("keep.samples_size_max", &keep.samples_size_max)?,
+            events_retention: age(keep.events),
+            events_bytes: most("keep.events_size_max", &keep.events_size_max)?,
+            five_minutes: Keep {
+                age: age(keep.five_minutes),
+                bytes: most("keep.five_minutes_size_max", &keep.five_minutes_size_max)?,
+            },
+            hours: Keep {
+                age: age(keep.hours),
+                bytes: most("keep.hours_size_max", &keep.hours_size_max)?,
+            },
+            floor: Floor {
+                bytes: size("space.free_size_min", &space.free_size_min)?,
+                share: share.ok_or_else(|| {
+                    let problem = format!(
+                        "{:?} is no share below one; write for example \"0.05\"",
+                        space.free_share_min
+                    );
+                    ConfigError::value("space.free_share_min", problem)
+                })?,
+                spared: space.spared,
+            },
+            ..StoreOptions::default()
+        })
+    }
+
     /// Checks what a type cannot say, flags included.
     fn check(&self) -> Result<(), ConfigError> {
         let open = self.tls.is_none() && !self.allow_plaintext_listen;
@@ -209,8 +313,9 @@ impl Config {
             return Err(ConfigError::value("interval", problem));
         }
         self.metrics_address()?;
-        let share = self.limits.iops_loss_max.parse::<plimsoll_model::Ratio>();
-        if !share.is_ok_and(|share| share <= plimsoll_model::Ratio::ONE) {
+        self.store_options()?;
+        let share = self.limits.iops_loss_max.parse::<Ratio>();
+        if !share.is_ok_and(|share| share <= Ratio::ONE) {
             let problem = format!(
                 "{:?} is no share; write a number from 0 to 1, such as \"0.1\"",
                 self.limits.iops_loss_max
@@ -228,6 +333,12 @@ impl Config {
         let assumed = self.assumed_bandwidth.parse::<Bandwidth>();
         assumed.map_err(|error| ConfigError::value("assumed_bandwidth", error.to_string()))
     }
+}
+
+fn size(key: &'static str, text: &str) -> Result<u64, ConfigError> {
+    let parsed = text.parse::<ByteSize>();
+    let bytes = parsed.map(ByteSize::bytes);
+    bytes.map_err(|error| ConfigError::value(key, error.to_string()))
 }
 
 #[cfg(test)]
@@ -299,6 +410,12 @@ mod tests {
         assert!(refused(wide("0.0.0.0:9177")).starts_with("metrics_listen"));
         assert!(refused(wide("here")).contains("127.0.0.1:9177"));
         assert!(wide("127.0.0.1:9177").check().is_ok());
+        let mut config = Config::default();
+        config.keep.hours_size_max = "much".to_owned();
+        assert!(refused(config).starts_with("keep.hours_size_max"));
+        let mut config = Config::default();
+        config.space.free_share_min = "1".to_owned();
+        assert!(refused(config).starts_with("space.free_share_min"));
         let mut config = Config::default();
         config.limits.iops_loss_max = "1.5".to_owned();
         assert!(refused(config).starts_with("limits.iops_loss_max"));

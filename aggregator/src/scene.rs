@@ -66,6 +66,11 @@ impl Scene {
 
     /// Ends the aggregator and starts it anew on the same store.
     pub(crate) fn restarted(self) -> Self {
+        self.restarted_with(StoreOptions::default())
+    }
+
+    /// Ends the aggregator and starts it anew with a store that is kept otherwise.
+    pub(crate) fn restarted_with(self, options: StoreOptions) -> Self {
         let Self {
             dir,
             hands,
@@ -80,7 +85,7 @@ impl Scene {
         } = known;
         // Frees the lock of the directory.
         drop(store);
-        let (store, _) = Store::open(dir.path(), StoreOptions::default()).unwrap();
+        let (store, _) = Store::open(dir.path(), options).unwrap();
         let known = Known {
             store: Arc::new(store),
             roster: Arc::new(Roster::default()),
@@ -95,6 +100,11 @@ impl Scene {
             known,
             sessions,
         }
+    }
+
+    /// The directory of the store.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub(crate) fn now(&self) -> UnixMillis {

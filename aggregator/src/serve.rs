@@ -11,7 +11,7 @@ use plimsoll_proto::v1::estimate_service_server::EstimateServiceServer;
 use plimsoll_proto::v1::ingest_service_server::IngestServiceServer;
 use plimsoll_proto::v1::planner_service_server::PlannerServiceServer;
 use plimsoll_proto::v1::query_service_server::QueryServiceServer;
-use plimsoll_store::{OpenError, Store, StoreOptions, Upkeep};
+use plimsoll_store::{OpenError, Store, Upkeep};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -34,7 +34,7 @@ use crate::witness::Witness;
 use crate::writer::Writer;
 
 /// How often the store seals and forgets what is due.
-const UPKEEP: Duration = Duration::from_secs(5);
+pub(crate) const UPKEEP: Duration = Duration::from_secs(5);
 /// How long open calls may go on after the aggregator was told to end.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Calls that one connection may have open.
@@ -229,11 +229,7 @@ async fn until_drained(
 }
 
 fn open(config: &Config) -> Result<Arc<Store>, ServeError> {
-    let retention = (!config.retention.is_zero()).then_some(config.retention);
-    let options = StoreOptions {
-        retention,
-        ..StoreOptions::default()
-    };
+    let options = config.store_options()?;
     let (store, report) =
         Store::open(&config.data_dir, options).map_err(|source| ServeError::Store {
             dir: config.data_dir.clone(),
@@ -246,8 +242,18 @@ fn open(config: &Config) -> Result<Arc<Store>, ServeError> {
 async fn keep(store: Arc<Store>, witness: Arc<Witness>, clock: Arc<dyn Clock>) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut was_read_only = false;
     loop {
         ticks.tick().await;
+        if store.is_read_only() != was_read_only {
+            was_read_only = store.is_read_only();
+            let told = if was_read_only {
+                "too little room is left on disk; samples are refused until there is more"
+            } else {
+                "there is room on disk again; samples are taken"
+            };
+            tracing::warn!("{told}");
+        }
         let (store, witness, now) = (Arc::clone(&store), Arc::clone(&witness), clock.now());
         let work = move || {
             let done = store.maintain(now);

@@ -2,15 +2,41 @@
 //! their place is a new list.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use plimsoll_model::UnixMillis;
+
 use crate::error::{Hole, OpenError};
 use crate::frame::io_error;
+use crate::handles::Lately;
 use crate::kept::{KeptFile, Placed};
 use crate::log;
 use crate::manifest::Manifest;
+use crate::rolled::{Opened, Rolled, Span};
 use crate::sealed::Sealed;
+
+/// Files of blocks that are open at once.
+const OPEN_BLOCKS_MAX: usize = 256;
+/// Files of rollups that are open at once; the footer of each is in memory as long.
+const OPEN_ROLLUPS_MAX: usize = 64;
+
+/// What is open of sealed files.
+#[derive(Debug, Clone)]
+pub(crate) struct Handles {
+    pub(crate) blocks: Arc<Lately<File>>,
+    pub(crate) rollups: Arc<Lately<Opened>>,
+}
+
+impl Default for Handles {
+    fn default() -> Self {
+        Self {
+            blocks: Arc::new(Lately::new(OPEN_BLOCKS_MAX)),
+            rollups: Arc::new(Lately::new(OPEN_ROLLUPS_MAX)),
+        }
+    }
+}
 
 /// The list.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +45,10 @@ pub(crate) struct Files {
     pub(crate) blocks: Vec<Arc<Sealed>>,
     /// Files of events, in the order in which they were sealed.
     pub(crate) kept: Vec<Arc<KeptFile>>,
+    /// Files of rollups.
+    pub(crate) rollups: Vec<Arc<Rolled>>,
+    /// Spans whose rollups do not know all sealed samples.
+    pub(crate) stale: Vec<Span>,
 }
 
 /// What a file of events holds, with the number of the file.
@@ -27,15 +57,21 @@ pub(crate) type Recalled = Vec<(u64, Vec<Placed>)>;
 impl Files {
     /// Opens what the manifest names; damage is noted.
     pub(crate) fn open(
-        dir: &Path,
+        (dir, handles): (&Path, &Handles),
         manifest: &Manifest,
         holes: &mut Vec<Hole>,
     ) -> Result<(Self, Recalled), OpenError> {
-        let mut files = Self::default();
+        let mut files = Self {
+            stale: manifest.stale.clone(),
+            ..Self::default()
+        };
         for entry in &manifest.blocks {
-            files
-                .blocks
-                .extend(Sealed::open(dir, entry, holes)?.map(Arc::new));
+            let sealed = Sealed::open((dir, &handles.blocks), entry, holes)?;
+            files.blocks.push(Arc::new(sealed));
+        }
+        for entry in &manifest.rollups {
+            let rolled = Rolled::open((dir, &handles.rollups), entry, holes)?;
+            files.rollups.push(Arc::new(rolled));
         }
         let mut recalled = Vec::new();
         for entry in &manifest.kept {
@@ -45,6 +81,22 @@ impl Files {
             }
         }
         Ok((files, recalled))
+    }
+
+    /// Names the files of blocks that have lost nobody knows what of a span.
+    pub(crate) fn lost_in(&self, from: UnixMillis, to: UnixMillis) -> Vec<Hole> {
+        let within = |file: &&Arc<Sealed>| file.entry.partition <= to && from < file.entry.end();
+        let files = self.blocks.iter().filter(within);
+        files.filter_map(|file| file.lost.clone()).collect()
+    }
+
+    /// Keeps what is about to be removed readable for those who hold it.
+    pub(crate) fn pin(&self, gone: &[PathBuf]) {
+        let is_gone = |path: &PathBuf| gone.contains(path);
+        let blocks = self.blocks.iter().filter(|file| is_gone(&file.path));
+        blocks.for_each(|file| file.pin());
+        let rollups = self.rollups.iter().filter(|file| is_gone(&file.path));
+        rollups.for_each(|file| file.pin());
     }
 
     /// Finds a file of events by its number.
@@ -59,13 +111,17 @@ pub(crate) fn remove_strays(dir: &Path, manifest: &Manifest) -> Result<u64, Open
     let blocks = manifest.blocks.iter().map(|entry| entry.path(dir));
     let kept = manifest.kept.iter().map(|entry| entry.path(dir));
     let named: HashSet<PathBuf> = blocks.chain(kept).collect();
+    let rollups = manifest.rollups.iter().map(|entry| entry.path(dir));
+    let rollups: HashSet<PathBuf> = rollups.collect();
     let mut dirs = vec![dir.join("events")];
     dirs.extend(list(&dir.join("blocks"))?);
+    dirs.extend(list(&dir.join("rollup"))?);
     let mut strays = Vec::new();
     for below in &dirs {
         strays.extend(list(below)?.into_iter().filter(|path| {
             let ending = path.extension().and_then(|ending| ending.to_str());
-            matches!(ending, Some("blocks" | "events" | "tmp")) && !named.contains(path)
+            let ours = matches!(ending, Some("blocks" | "events" | "rollup" | "tmp"));
+            ours && !named.contains(path) && !rollups.contains(path)
         }));
     }
     believe(dir, manifest, &named, &strays)?;

@@ -16,6 +16,7 @@ use crate::block::Place;
 use crate::codec::{Malformed, Pack, pack_all, unpack_all};
 use crate::files::Files;
 use crate::kept::{Kept, Placed};
+use crate::sealed::Footer;
 
 /// Memory that sled may hold.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -167,8 +168,12 @@ impl Map {
     }
 }
 
-fn subject_key(place: Place) -> Vec<u8> {
-    let mut key = vec![b's'];
+/// Prefix of subjects with samples, and of those of which only rollups are left.
+const PRESENT: u8 = b's';
+const PAST: u8 = b'p';
+
+fn subject_key(prefix: u8, place: Place) -> Vec<u8> {
+    let mut key = vec![prefix];
     key.extend(place.node.as_bytes());
     if let Some((domain, incarnation)) = place.domain {
         key.extend(domain.as_bytes());
@@ -230,7 +235,11 @@ impl Index {
     ) -> Self {
         let fill = |index: &Self| {
             for sealed in &files.blocks {
-                index.add_blocks(sealed)?;
+                index.add_blocks(&sealed.footer)?;
+            }
+            // Of what is damaged, neither the index nor anybody else knows more.
+            for opened in files.rollups.iter().filter_map(|file| file.read().ok()) {
+                index.add_blocks(&opened.footer)?;
             }
             for (file, placed) in recalled.clone() {
                 index.add_kept(file, placed)?;
@@ -280,10 +289,10 @@ impl Index {
         }
     }
 
-    /// Adds the series of a file of blocks.
-    pub(crate) fn add_blocks(&self, sealed: &crate::sealed::Sealed) -> Result<(), Broken> {
-        for (place, blocks) in &sealed.footer.blocks {
-            let key = subject_key(*place);
+    /// Adds the series of a file of blocks or of rollups.
+    pub(crate) fn add_blocks(&self, footer: &Footer) -> Result<(), Broken> {
+        for (place, blocks) in &footer.blocks {
+            let key = subject_key(PRESENT, *place);
             let known = self.map.get(&key)?;
             let known = known.map_or_else(|| Ok(Vec::new()), |value| columns_of(&value))?;
             let mut columns: BTreeMap<(Metric, Part), UnixMillis> = known
@@ -291,7 +300,7 @@ impl Index {
                 .map(|(metric, part, last)| ((metric, part), last))
                 .collect();
             for block in blocks {
-                for column in sealed.columns(block).iter() {
+                for column in footer.columns_of(block).iter() {
                     match columns.get_mut(column) {
                         Some(last) => *last = block.last.max(*last),
                         None => {
@@ -370,12 +379,38 @@ impl Index {
         Ok(())
     }
 
-    /// Forgets columns whose newest instant lies before one.
-    pub(crate) fn forget_before(&self, before: UnixMillis) -> Result<(), Broken> {
-        for (key, value) in self.map.scan(b"s")? {
+    /// Sets columns apart whose newest instant lies before the horizon of samples, and forgets those
+    /// that lie before the oldest rollups too.
+    pub(crate) fn forget_before(
+        &self,
+        horizon: UnixMillis,
+        oldest: UnixMillis,
+    ) -> Result<(), Broken> {
+        let is_left = |(_, _, last): &Column| *last >= oldest;
+        for (key, value) in self.map.scan(&[PRESENT])? {
+            let (past, columns): (Vec<Column>, Vec<Column>) = columns_of(&value)?
+                .into_iter()
+                .partition(|(_, _, last)| *last < horizon);
+            if past.is_empty() {
+                continue;
+            }
+            let place = place_of(&key)?;
+            self.put_columns(place, &key, columns)?;
+            let key = subject_key(PAST, place);
+            let known = self.map.get(&key)?;
+            let mut all = known.map_or_else(|| Ok(Vec::new()), |value| columns_of(&value))?;
+            let is_past = |(metric, part, _): &Column| {
+                let mut past = past.iter();
+                past.any(|(of, named, _)| of == metric && named == part)
+            };
+            all.retain(|column| !is_past(column));
+            all.extend(past.iter().filter(|column| is_left(column)).cloned());
+            self.put_columns(place, &key, all)?;
+        }
+        for (key, value) in self.map.scan(&[PAST])? {
             let mut columns = columns_of(&value)?;
             let count = columns.len();
-            columns.retain(|(_, _, last)| *last >= before);
+            columns.retain(is_left);
             if columns.len() < count {
                 self.put_columns(place_of(&key)?, &key, columns)?;
             }
@@ -383,39 +418,40 @@ impl Index {
         Ok(())
     }
 
-    /// Lists subjects with their columns: of a node, of a domain, or all.
+    /// Lists subjects with their columns: of a node, of a domain, or all; past ones where asked for.
     pub(crate) fn subjects(
         &self,
-        node: Option<NodeId>,
-        domain: Option<DomainId>,
+        (node, domain): (Option<NodeId>, Option<DomainId>),
+        past: bool,
     ) -> Result<Vec<(Place, Vec<Column>)>, Broken> {
         let mut found = Vec::new();
-        let mut prefix = vec![b's'];
-        match (node, domain) {
-            (None, Some(domain)) => {
-                let prefix = [b"d".as_slice(), domain.as_bytes()].concat();
-                for (key, _) in self.map.scan(&prefix)? {
-                    let key = key.get(prefix.len()..).ok_or(Broken)?;
+        if let (None, Some(domain)) = (node, domain) {
+            let prefix = [b"d".as_slice(), domain.as_bytes()].concat();
+            for (key, _) in self.map.scan(&prefix)? {
+                let key = key.get(prefix.len()..).ok_or(Broken)?;
+                if past || key.first() != Some(&PAST) {
                     let value = self.map.get(key)?.ok_or(Broken)?;
                     found.push((place_of(key)?, columns_of(&value)?));
                 }
-                return Ok(found);
             }
-            (None, None) => {}
-            (Some(node), domain) => {
+            return Ok(found);
+        }
+        for kind in [PRESENT, PAST].into_iter().take(1 + usize::from(past)) {
+            let mut prefix = vec![kind];
+            if let Some(node) = node {
                 prefix.extend(node.as_bytes());
                 prefix.extend(domain.iter().flat_map(|domain| domain.as_bytes()));
             }
-        }
-        for (key, value) in self.map.scan(&prefix)? {
-            found.push((place_of(&key)?, columns_of(&value)?));
+            for (key, value) in self.map.scan(&prefix)? {
+                found.push((place_of(&key)?, columns_of(&value)?));
+            }
         }
         Ok(found)
     }
 
     /// Lists the columns of one subject.
     pub(crate) fn columns(&self, place: Place) -> Result<Vec<Column>, Broken> {
-        let value = self.map.get(&subject_key(place))?;
+        let value = self.map.get(&subject_key(PRESENT, place))?;
         value.map_or_else(|| Ok(Vec::new()), |value| columns_of(&value))
     }
 

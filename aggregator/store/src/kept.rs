@@ -352,6 +352,39 @@ pub(crate) fn merge(all: Vec<Kept>, before: Option<UnixMillis>) -> Vec<Kept> {
     merged
 }
 
+/// Forgets the oldest facts, events, gaps and documents that a later one replaced or nobody replaces,
+/// until the rest takes no more bytes than allowed; returns before which instant. Sessions, nodes and
+/// the newest facts about each node stay.
+pub(crate) fn fit(all: Vec<Kept>, bytes_max: u64) -> (Vec<Kept>, Option<UnixMillis>) {
+    let bytes = |kept: &Kept| {
+        let mut payload = Vec::new();
+        kept.pack(&mut payload);
+        (payload.len() + frame::HEAD_BYTES) as u64
+    };
+    let when = |kept: &Kept| match kept {
+        Kept::Fact(node, fact) => Some(about(*node, fact).1),
+        Kept::Event(event) => Some(event.seen),
+        Kept::Gap(gap) => Some(gap.declared),
+        Kept::Document(document) => Some(document.time),
+        Kept::Session(..) | Kept::Node(..) => None,
+    };
+    let mut sizes: Vec<(UnixMillis, u64)> = all
+        .iter()
+        .filter_map(|kept| Some((when(kept)?, bytes(kept))))
+        .collect();
+    sizes.sort_unstable();
+    let mut total: u64 = all.iter().map(bytes).sum();
+    let mut before = None;
+    for (at, bytes) in sizes {
+        if total <= bytes_max {
+            break;
+        }
+        total -= bytes;
+        before = Some(at.plus(std::time::Duration::from_millis(1)));
+    }
+    (merge(all, before), before)
+}
+
 /// Says what a fact is about and when it was seen.
 pub(crate) fn about(
     node: NodeId,

@@ -7,6 +7,7 @@ use crate::codec::{Malformed, Pack, pack_all, unpack_all};
 use crate::error::{Hole, OpenError};
 use crate::frame::{self, Item, Items, Kind, Link, io_error};
 use crate::log::Begin;
+use crate::rolled::{RollupEntry, Span};
 use crate::sealed::Entry;
 
 /// What the manifest says of a file of facts, events, gaps, documents and sessions.
@@ -41,6 +42,10 @@ pub(crate) struct Manifest {
     pub(crate) blocks: Vec<Entry>,
     /// Files of events, in the order in which they were sealed.
     pub(crate) kept: Vec<KeptEntry>,
+    /// Files of rollups.
+    pub(crate) rollups: Vec<RollupEntry>,
+    /// Spans whose rollups do not know all samples yet; begin and end in milliseconds.
+    pub(crate) stale: Vec<Span>,
 }
 
 impl Pack for Entry {
@@ -88,6 +93,8 @@ impl Pack for Manifest {
         self.begin.previous.crc.pack(out);
         pack_all(&self.blocks, out);
         pack_all(&self.kept, out);
+        pack_all(&self.rollups, out);
+        pack_all(&self.stale, out);
     }
 
     fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
@@ -103,6 +110,17 @@ impl Pack for Manifest {
             },
             blocks: unpack_all(input)?,
             kept: unpack_all(input)?,
+            // The first format ends here.
+            rollups: if input.is_empty() {
+                Vec::new()
+            } else {
+                unpack_all(input)?
+            },
+            stale: if input.is_empty() {
+                Vec::new()
+            } else {
+                unpack_all(input)?
+            },
         })
     }
 }
@@ -169,7 +187,7 @@ impl Manifest {
                 Err(error) => return Err(io_error("read", &path)(error)),
             }
         }
-        let sealed = ["blocks", "events"]
+        let sealed = ["blocks", "events", "rollup"]
             .iter()
             .any(|name| dir.join(name).exists());
         match best {

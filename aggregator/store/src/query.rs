@@ -50,10 +50,11 @@ impl Store {
             }
             horizon
         };
-        for (place, columns) in self.with_index(|index| index.subjects(filter.node, filter.domain))
+        for (place, columns) in
+            self.with_index(|index| index.subjects((filter.node, filter.domain), filter.past))
         {
             for (metric, part, last) in &columns {
-                if Some(*last) >= horizon {
+                if filter.past || Some(*last) >= horizon {
                     add(place, *metric, part);
                 }
             }
@@ -135,27 +136,22 @@ impl Store {
             let wanted = Wanted { key, from, to };
             (Source::take(&head, wanted), wanted)
         };
-        let range = source.read(wanted);
+        let lost = source.lost(wanted);
+        let mut range = source.read(wanted);
+        range.holes.extend(lost);
         self.note(range.holes.clone());
         range
+    }
+
+    /// Returns from when on samples are kept; `None` where none were forgotten.
+    pub fn samples_from(&self) -> Option<UnixMillis> {
+        self.read().horizon
     }
 
     /// Returns the growth of a counter between samples that follow each other; where it went down
     /// there is none.
     pub fn rate(&self, key: &SeriesKey, from: UnixMillis, to: UnixMillis) -> Vec<Rate> {
-        let samples = self.range(key, from, to);
-        let pairs = samples.windows(2).filter_map(|pair| match pair {
-            [(first, before), (second, after)] if second.end > first.end => {
-                let increase = after.checked_sub(*before)?;
-                Some(Rate {
-                    begin: first.end,
-                    end: second.end,
-                    increase,
-                })
-            }
-            _ => None,
-        });
-        pairs.collect()
+        Rate::between(&self.range(key, from, to))
     }
 
     /// Returns the newest facts about a node.

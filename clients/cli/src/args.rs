@@ -177,6 +177,41 @@ pub(crate) struct Series {
     /// Growth per second of counters instead of their values; no rate across a restart.
     #[arg(long, requires = "since")]
     pub(crate) rate: bool,
+    /// One value for each step of this length, such as 5m or 1d; long spans are read from rollups.
+    #[arg(long, value_parser = span, requires = "since")]
+    pub(crate) step: Option<Duration>,
+    /// What to tell of a step.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "mean",
+        requires = "step",
+        conflicts_with = "rate"
+    )]
+    pub(crate) tell: Tell,
+}
+
+/// What to tell of a step.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Tell {
+    /// The mean of the samples.
+    Mean,
+    /// The mean over time.
+    MeanOverTime,
+    /// The least.
+    Min,
+    /// The greatest.
+    Max,
+    /// The sum.
+    Sum,
+    /// How many samples there are.
+    Count,
+    /// The newest.
+    Last,
+    /// The value below or at which 95 of 100 lie.
+    P95,
+    /// Growth of a counter.
+    Increase,
 }
 
 /// How the migration would be run.

@@ -15,9 +15,12 @@ mod files;
 mod full;
 mod fuzz;
 mod golden;
+mod handles;
 mod keeps;
 mod model;
 mod ordeals;
+mod rolls;
+mod room;
 mod scene;
 mod seals;
 #[path = "../../examples/ordeal/world.rs"]
