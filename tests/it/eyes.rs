@@ -15,8 +15,9 @@ use uuid::Uuid;
 use crate::house::{aggregator, program, programs};
 
 const MIB: u32 = 1 << 20;
-/// The guest's network card, by the name of its tap.
-const CARD: &str = "seen0";
+/// The guest's network card, by its hardware address, which stays when it moves; and its tap, which may not.
+const CARD: &str = "52:54:00:00:00:01";
+const TAP: &str = "seen0";
 /// Resident memory of QEMU, as virsh calls it.
 const RSS: &str = "balloon.rss";
 /// How far resident memory may lie beyond what it was before and after: some stacks of threads.
@@ -214,7 +215,7 @@ fn attach_card(cloud: &Cloud, guest: &str) {
     let node = cloud.stage().node(0).unwrap();
     let path = cloud.stage().directory().join("card.xml");
     let xml = format!(
-        "<interface type='ethernet'><target dev='{CARD}'/><model type='virtio'/>\
+        "<interface type='ethernet'><mac address='{CARD}'/><target dev='{TAP}'/><model type='virtio'/>\
          <driver name='qemu'/></interface>"
     );
     std::fs::write(&path, xml).unwrap();
@@ -222,8 +223,8 @@ fn attach_card(cloud: &Cloud, guest: &str) {
         .unwrap();
     let place = node.place();
     for words in [
-        vec!["link", "set", CARD, "up"],
-        vec!["address", "add", "192.0.2.1/24", "dev", CARD],
+        vec!["link", "set", TAP, "up"],
+        vec!["address", "add", "192.0.2.1/24", "dev", TAP],
         vec![
             "neighbour",
             "add",
@@ -231,7 +232,7 @@ fn attach_card(cloud: &Cloud, guest: &str) {
             "lladdr",
             "52:54:00:00:00:02",
             "dev",
-            CARD,
+            TAP,
         ],
     ] {
         place.run("ip", &words, LIMIT).unwrap();

@@ -39,7 +39,7 @@ fn each_pitfall_names_tests_that_are_there() {
         let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
         for name in &names {
             assert!(
-                text.contains(&format!("fn {name}()")),
+                text.contains(&format!("fn {name}(")),
                 "{number}: no test {name}"
             );
         }

@@ -212,8 +212,9 @@ const COUNTS: [&str; 16] = [
     "percentile",
     "values",
 ];
-const UNITS: [&str; 8] = [
+const UNITS: [&str; 9] = [
     "_ms",
+    "_hz",
     "_ns",
     "_s",
     "_bytes",
