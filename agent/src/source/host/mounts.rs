@@ -12,7 +12,7 @@ use crate::look::Values;
 use crate::source::slow::SlowPaths;
 
 /// Most file systems.
-const MOUNTS_MAX: usize = 512;
+const MOUNTS_MAX: usize = 4_096;
 
 /// File systems on disks of the host alone.
 const LOCAL: [&str; 6] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs"];
@@ -23,6 +23,13 @@ const CLUSTERED: [&str; 2] = ["gfs2", "ocfs2"];
 
 /// Lists the file systems that hold files; others are views of the kernel.
 pub fn list(root: &Path) -> Vec<FileSystemFacts> {
+    let mut mounts = list_all(root);
+    mounts.retain(|mount| is_shared(&mount.kind).is_some());
+    mounts
+}
+
+/// Lists all file systems, to find the one that holds a path.
+pub fn list_all(root: &Path) -> Vec<FileSystemFacts> {
     let text = sys::text(&root.join("proc/self/mounts")).unwrap_or_default();
     parse(&text)
 }
@@ -46,7 +53,7 @@ fn parse(mounts: &str) -> Vec<FileSystemFacts> {
         else {
             continue;
         };
-        if is_shared(kind).is_none() || found.len() >= MOUNTS_MAX {
+        if found.len() >= MOUNTS_MAX {
             continue;
         }
         let mount = unescaped(mount);
@@ -140,6 +147,7 @@ mod tests {
         let expected = [
             row("/", "ext4", None),
             row("/mnt/my ceph", "ceph", Some("mon1,mon2:/")),
+            row("/proc", "proc", None),
             row("/srv", "nfs4", Some("10.0.0.9:/vol")),
         ];
         assert_eq!(told, expected, "the later mount hides the earlier");

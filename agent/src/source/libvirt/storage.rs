@@ -29,7 +29,7 @@ pub(super) async fn tell(
     if files.is_empty() {
         return;
     }
-    let mounts = mounts::list(root);
+    let mounts = mounts::list_all(root);
     for (place, path) in files {
         let Some(disk) = disks.get_mut(*place) else {
             continue;
@@ -71,15 +71,17 @@ mod tests {
     async fn a_disk_on_a_dead_server_is_known_to_be_shared_without_asking_it() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
-        let mounts = "/dev/vda1 / ext4 rw 0 0\nfiler:/vol /srv/nova nfs4 rw 0 0\n";
+        let mounts = "/dev/vda1 / ext4 rw 0 0\nfiler:/vol /srv/nova nfs4 rw 0 0\n\
+            x /mnt/x fuse.x rw 0 0\n";
         std::fs::write(root.path().join("proc/self/mounts"), mounts).unwrap();
         let file = |path: &str| PathBuf::from(path);
         let files = [
             (0, file("/srv/nova/a.img")),
             (1, file("/var/b.img")),
             (2, file("/srv/novatwo/c.img")),
+            (3, file("/mnt/x/d.img")),
         ];
-        let mut disks = vec![DiskFacts::default(); 3];
+        let mut disks = vec![DiskFacts::default(); 4];
         let slow = SlowPaths::default();
 
         tell(root.path(), &files, &mut disks, &slow).await;
@@ -88,5 +90,7 @@ mod tests {
         assert_eq!(told(&disks[0]), (Some(true), Some("filer:/vol".to_owned())));
         assert_eq!(told(&disks[1]), (Some(false), None));
         assert_eq!(told(&disks[2]), (Some(false), None));
+        // Of a kind that is not known the file system itself is asked; there is none here.
+        assert_eq!(told(&disks[3]), (None, None));
     }
 }
