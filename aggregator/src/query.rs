@@ -1,6 +1,7 @@
 //! The query service: what was seen, as it was seen. It estimates nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use plimsoll_model::{Metric, NodeId, Part, SeriesKey, UnixMillis};
 use plimsoll_proto::parse::{self, ParseError};
@@ -9,6 +10,7 @@ use plimsoll_proto::{render, v1};
 use plimsoll_store::{EventFilter, SeriesFilter};
 use tonic::{Code, Request, Response, Status};
 
+use crate::columns::Question;
 use crate::known::{DomainRow, Known};
 use crate::page::{page, refused, status};
 
@@ -89,22 +91,7 @@ impl Query {
 
     fn select(&self, selector: Option<v1::SeriesSelector>) -> Result<Vec<SeriesKey>, ParseError> {
         let selector = selector.unwrap_or_default();
-        let exact = Metric::from_name(&selector.metric);
-        let prefix = selector.metric.strip_suffix('*');
-        if exact.is_none() && prefix.is_none() && !selector.metric.is_empty() {
-            let problem = format!(
-                "{:?} is no metric; end it in * to match a beginning",
-                selector.metric
-            );
-            return Err(ParseError::new("selector.metric", problem));
-        }
-        let part = selector.part.as_deref().map(Part::named).transpose();
-        let filter = SeriesFilter {
-            node: parse::node_id_opt("selector.node_id", &selector.node_id)?,
-            domain: parse::domain_id_opt("selector.domain_id", &selector.domain_id)?,
-            metric: exact,
-            part: part.map_err(|error| ParseError::new("selector.part", error.to_string()))?,
-        };
+        let (filter, prefix) = filter(&selector)?;
         let mut keys = self.known.store.series(&filter);
         if let Some(prefix) = prefix {
             keys.retain(|key| key.metric.name().starts_with(prefix));
@@ -177,6 +164,30 @@ impl Query {
             samples,
         })
     }
+}
+
+/// Reads a selector: what the store is asked for, and the beginning of the names that are meant where
+/// it is no whole name.
+pub(crate) fn filter(
+    selector: &v1::SeriesSelector,
+) -> Result<(SeriesFilter, Option<&str>), ParseError> {
+    let exact = Metric::from_name(&selector.metric);
+    let prefix = selector.metric.strip_suffix('*');
+    if exact.is_none() && prefix.is_none() && !selector.metric.is_empty() {
+        let problem = format!(
+            "{:?} is no metric; end it in * to match a beginning",
+            selector.metric
+        );
+        return Err(ParseError::new("selector.metric", problem));
+    }
+    let part = selector.part.as_deref().map(Part::named).transpose();
+    let filter = SeriesFilter {
+        node: parse::node_id_opt("selector.node_id", &selector.node_id)?,
+        domain: parse::domain_id_opt("selector.domain_id", &selector.domain_id)?,
+        metric: exact,
+        part: part.map_err(|error| ParseError::new("selector.part", error.to_string()))?,
+    };
+    Ok((filter, prefix))
 }
 
 fn rate_sample(rate: &plimsoll_store::Rate) -> v1::Sample {
@@ -278,6 +289,19 @@ impl QueryService for Query {
         request: Request<v1::QueryRangeRequest>,
     ) -> Result<Response<v1::QueryRangeResponse>, Status> {
         self.range(request.into_inner()).map(Response::new)
+    }
+
+    async fn query_columns(
+        &self,
+        request: Request<v1::QueryColumnsRequest>,
+    ) -> Result<Response<v1::QueryColumnsResponse>, Status> {
+        let now = self.known.clock.now();
+        let question = Question::read(request.into_inner(), now).map_err(|e| refused(&e))?;
+        let store = Arc::clone(&self.known.store);
+        // It may read a thousand blocks.
+        let answer = tokio::task::spawn_blocking(move || question.answer(&store)).await;
+        let answer = answer.map_err(|error| Status::internal(error.to_string()))?;
+        answer.map(Response::new).map_err(|error| refused(&error))
     }
 
     async fn list_events(

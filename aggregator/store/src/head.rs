@@ -22,7 +22,7 @@ const PACK_ROWS: usize = 128;
 const LANE_BYTES: usize = 256;
 
 /// Rows of one subject that were read together.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Held {
     /// Packed rows: last instant and block. They came before `rows`.
     pub(crate) packed: Vec<(UnixMillis, Arc<[u8]>)>,

@@ -28,6 +28,7 @@ mod sealed;
 mod sessions;
 mod steps;
 mod store;
+mod table;
 
 pub use check::{Report, check, dump, rebuild_index};
 pub use error::{AppendError, Hole, OpenError, RecoveryReport, Torn, UpkeepError};
@@ -37,3 +38,4 @@ pub use record::{
 };
 pub use steps::{Function, STEPS_MAX, Step, Steps, StepsError};
 pub use store::Store;
+pub use table::Table;

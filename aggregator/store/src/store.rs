@@ -210,13 +210,7 @@ impl Store {
         if self.is_due(&mut keeper, now) {
             upkeep.sealed_samples = self.seal_all(&mut keeper)?;
         }
-        for _ in 0..MERGES_MAX {
-            let Some(change) = keeper.merge_blocks(now)? else {
-                break;
-            };
-            upkeep.merged_files += change.gone.len() as u64;
-            self.change(&keeper, change, |_| {})?;
-        }
+        upkeep.merged_files = self.merge(&mut keeper, now)?;
         let horizon = self.read_horizon();
         if let Some((change, horizon)) = keeper.expire(horizon, self.options.retention_bytes)? {
             upkeep.expired_files = change.gone.len() as u64;
@@ -233,6 +227,31 @@ impl Store {
         drop(head);
         self.keep_events(&mut keeper, now, &mut upkeep)?;
         Ok(upkeep)
+    }
+
+    fn merge(&self, keeper: &mut Keeper, now: UnixMillis) -> Result<u64, UpkeepError> {
+        let mut merged = 0;
+        for _ in 0..MERGES_MAX {
+            let Some(change) = keeper.merge_blocks(now)? else {
+                break;
+            };
+            merged += change.gone.len() as u64;
+            self.change(keeper, change, |_| {})?;
+        }
+        Ok(merged)
+    }
+
+    /// Merges the files of every partition, even of those that late samples may still come for; says
+    /// how many files that were.
+    pub fn merge_all(&self) -> Result<u64, UpkeepError> {
+        let mut keeper = self.keeper();
+        let mut merged = 0;
+        loop {
+            match self.merge(&mut keeper, UnixMillis::from_millis(i64::MAX))? {
+                0 => return Ok(merged),
+                some => merged += some,
+            }
+        }
     }
 
     fn read_horizon(&self) -> Option<UnixMillis> {
