@@ -54,7 +54,7 @@ impl Question {
             Some(prefix) => metric.name().starts_with(prefix.as_str()),
             None => self.filter.metric.is_none_or(|wanted| wanted == metric),
         };
-        let subjects = store.subjects(&self.filter);
+        let subjects = store.subjects(self.filter.node, self.filter.domain);
         let mut answer = v1::QueryColumnsResponse::default();
         let (mut readings, mut end) = (0, self.begin);
         for subject in subjects.iter().skip(self.begin).take(self.size) {

@@ -81,6 +81,13 @@ impl Known {
         }
     }
 
+    /// Returns the newest value of each stored series that is meant, stored or live, sorted by series.
+    pub fn latest_of_all(&self, filter: &SeriesFilter) -> Vec<Reading> {
+        let mut all = self.store.latest_of_all(filter);
+        self.roster.replace_older(&mut all);
+        all
+    }
+
     /// Returns the newest value of a metric of the whole subject.
     pub fn whole(&self, subject: Subject, metric: Metric) -> Option<Reading> {
         self.latest(&SeriesKey {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use plimsoll_model::{Metric, NodeId, Part, SeriesKey, UnixMillis};
+use plimsoll_model::{Metric, NodeId, Part, Reading, SeriesKey, UnixMillis};
 use plimsoll_proto::parse::{self, ParseError};
 use plimsoll_proto::v1::query_service_server::QueryService;
 use plimsoll_proto::{render, v1};
@@ -264,20 +264,19 @@ impl QueryService for Query {
         request: Request<v1::GetLatestRequest>,
     ) -> Result<Response<v1::GetLatestResponse>, Status> {
         let request = request.into_inner();
-        let all = self
-            .select(request.selector)
-            .map_err(|error| refused(&error))?;
-        let (keys, next_page_token) = page(all, request.page_size, &request.page_token, SERIES)
-            .map_err(|error| refused(&error))?;
-        let mut readings = Vec::with_capacity(keys.len());
-        for key in &keys {
-            if let Some(read) = self.known.latest(key) {
-                readings.push(v1::LatestReading {
-                    series: Some(render::series(key)),
-                    sample: Some(render::sample(read.window, read.value)),
-                });
-            }
+        let selector = request.selector.unwrap_or_default();
+        let (filter, prefix) = filter(&selector).map_err(|error| refused(&error))?;
+        let mut all = self.known.latest_of_all(&filter);
+        if let Some(prefix) = prefix {
+            all.retain(|read| read.key.metric.name().starts_with(prefix));
         }
+        let (read, next_page_token) = page(all, request.page_size, &request.page_token, SERIES)
+            .map_err(|error| refused(&error))?;
+        let reading = |read: &Reading| v1::LatestReading {
+            series: Some(render::series(&read.key)),
+            sample: Some(render::sample(read.window, read.value)),
+        };
+        let readings = read.iter().map(reading).collect();
         Ok(Response::new(v1::GetLatestResponse {
             readings,
             next_page_token,

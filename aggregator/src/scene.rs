@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use plimsoll_model::{
     Accelerator, Bandwidth, Batch, BootId, ByteSize, Clock, DomainFacts, DomainId, Event,
-    EventKind, Fact, Incarnation, InterfaceFacts, Metric, Monotonic, NodeFacts, NodeId, Part,
+    EventKind, Fact, Incarnation, InterfaceFacts, Metric, Monotonic, NodeFacts, NodeId, Part, Row,
     SessionId, Subject, Sweep, UnixMillis, Window,
 };
 use plimsoll_store::{Record, Store, StoreOptions};
@@ -119,7 +119,7 @@ impl Scene {
             sequence: *sequence,
             made: self.now(),
             body_crc: 1,
-            sweeps,
+            rows: sweeps.into_iter().collect(),
             facts,
             events: events.to_vec(),
         };

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use plimsoll_model::{DomainId, Incarnation, Metric, NodeId, Part, Subject, UnixMillis, Window};
+use plimsoll_model::{
+    Columns, DomainId, Incarnation, Metric, NodeId, Part, Subject, UnixMillis, Window,
+};
 
 use crate::codec::{Malformed, Pack};
 use crate::column;
@@ -51,9 +53,6 @@ impl From<Place> for Subject {
         }
     }
 }
-
-/// What the columns are.
-pub(crate) type Columns = Arc<[(Metric, Part)]>;
 
 /// Rows as they were read: values lie row by row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -177,10 +176,22 @@ pub(crate) fn pack_columns(columns: &[(Metric, Part)], out: &mut Vec<u8>) {
 
 /// Takes what the columns are off the front.
 pub(crate) fn unpack_columns(input: &mut &[u8]) -> Result<Columns, Malformed> {
-    let count = u64::unpack(input)?;
-    if count == 0 || count > COLUMNS_MAX as u64 {
+    let columns = unpack_any_columns(input)?;
+    if columns.is_empty() || columns.len() > COLUMNS_MAX {
         return Err(Malformed {
             what: "a block has no possible number of columns",
+        });
+    }
+    Ok(columns)
+}
+
+/// Takes what any number of columns are off the front.
+pub(crate) fn unpack_any_columns(input: &mut &[u8]) -> Result<Columns, Malformed> {
+    let count = u64::unpack(input)?;
+    // Every column takes two bytes at least, so a forged count cannot ask for more than came.
+    if count > input.len() as u64 {
+        return Err(Malformed {
+            what: "a count is larger than what follows",
         });
     }
     (0..count)

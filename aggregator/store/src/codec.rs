@@ -5,11 +5,12 @@ use plimsoll_model::{
     Accelerator, Bandwidth, Batch, BootId, ByteSize, DirtyRate, DiskFacts, DomainFacts, DomainId,
     DomainState, Event, EventKind, Fact, GapReason, Incarnation, InterfaceFacts, Iteration, Metric,
     MigrationEnd, MigrationEnded, MigrationRole, NetworkCardFacts, NodeFacts, NodeId,
-    OvercommitFacts, Part, Ratio, SampleGap, SessionId, Subject, Sweep, UnixMillis, Window,
+    OvercommitFacts, Part, Ratio, SampleGap, SessionId, Subject, UnixMillis, Window,
 };
 
 use crate::error::OpenError;
 use crate::record::{Document, Record};
+use crate::rows;
 
 /// Bytes that are no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +58,7 @@ pub(crate) fn decode(mut input: &[u8]) -> Result<Record, Malformed> {
     }
 }
 
-fn take<'a>(input: &mut &'a [u8], count: usize) -> Result<&'a [u8], Malformed> {
+pub(crate) fn take<'a>(input: &mut &'a [u8], count: usize) -> Result<&'a [u8], Malformed> {
     let Some((head, tail)) = input.split_at_checked(count) else {
         return malformed("it ends too early");
     };
@@ -313,7 +314,7 @@ packed!(units:
     DirtyRate: from_bytes_per_second, bytes_per_second;
     Ratio: from_millionths, millionths;
 );
-packed!(lists: Sweep, Fact, Event, (Metric, Part, u64), String, InterfaceFacts, DiskFacts, NetworkCardFacts);
+packed!(lists: Fact, Event, String, InterfaceFacts, DiskFacts, NetworkCardFacts);
 // Codes are on disk: never reuse one.
 packed!(words:
     GapReason { 1 = SpoolFull, 2 = Corrupt, 3 = ServerRollback, 4 = AgentCrash, 5 = Rejected }
@@ -328,8 +329,6 @@ packed!(words:
 packed!(structs:
     Incarnation { boot, started_ms }
     Window { end, width_ms }
-    Sweep { subject, window, values }
-    Batch { node, session, sequence, made, body_crc, sweeps, facts, events }
     SampleGap { node, session, first_sequence, last_sequence, reading_count, declared, reason }
     Document { kind, key, time, payload }
     InterfaceFacts { name, speed, mtu_bytes, up }
@@ -365,22 +364,6 @@ packed!(choices:
     }
 );
 
-impl Pack for (Metric, Part, u64) {
-    fn pack(&self, out: &mut Vec<u8>) {
-        self.0.pack(out);
-        self.1.pack(out);
-        self.2.pack(out);
-    }
-
-    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
-        Ok((
-            Pack::unpack(input)?,
-            Pack::unpack(input)?,
-            Pack::unpack(input)?,
-        ))
-    }
-}
-
 impl Pack for Subject {
     fn pack(&self, out: &mut Vec<u8>) {
         match self {
@@ -411,6 +394,32 @@ impl Pack for Subject {
             }),
             _ => malformed("a subject is not known"),
         }
+    }
+}
+
+impl Pack for Batch {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.node.pack(out);
+        self.session.pack(out);
+        self.sequence.pack(out);
+        self.made.pack(out);
+        self.body_crc.pack(out);
+        rows::pack(&self.rows, out);
+        self.facts.pack(out);
+        self.events.pack(out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok(Self {
+            node: Pack::unpack(input)?,
+            session: Pack::unpack(input)?,
+            sequence: Pack::unpack(input)?,
+            made: Pack::unpack(input)?,
+            body_crc: Pack::unpack(input)?,
+            rows: rows::unpack(input)?,
+            facts: Pack::unpack(input)?,
+            events: Pack::unpack(input)?,
+        })
     }
 }
 

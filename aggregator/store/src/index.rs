@@ -389,6 +389,32 @@ impl Index {
         Ok(found)
     }
 
+    /// Lists subjects alone.
+    pub(crate) fn places(
+        &self,
+        node: Option<NodeId>,
+        domain: Option<DomainId>,
+    ) -> Result<Vec<Place>, Broken> {
+        let prefix = match (node, domain) {
+            (None, Some(domain)) => [b"d".as_slice(), domain.as_bytes()].concat(),
+            (node, domain) => {
+                let mut prefix = vec![b's'];
+                prefix.extend(node.iter().flat_map(|node| node.as_bytes()));
+                prefix.extend(domain.iter().flat_map(|domain| domain.as_bytes()));
+                prefix
+            }
+        };
+        let behind = if prefix.first() == Some(&b'd') {
+            prefix.len()
+        } else {
+            0
+        };
+        let keys = self.map.scan(&prefix)?;
+        keys.iter()
+            .map(|(key, _)| place_of(key.get(behind..).ok_or(Broken)?))
+            .collect()
+    }
+
     /// Lists nodes and when they were last heard of.
     pub(crate) fn nodes(&self) -> Result<BTreeMap<NodeId, UnixMillis>, Broken> {
         let mut nodes = BTreeMap::new();

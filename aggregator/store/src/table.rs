@@ -1,17 +1,18 @@
 //! Samples of one subject from everywhere they lie, as columns: those that were read together share one
 //! column of windows. What it returns is in order, each window once.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use plimsoll_model::{Metric, Part, Subject, UnixMillis, Window};
+use plimsoll_model::{Columns, DomainId, Metric, NodeId, Part, Subject, UnixMillis, Window};
 
-use crate::block::{Block, Columns, Place, Rows};
+use crate::block::{Block, Place};
 use crate::codec::Malformed;
 use crate::error::Hole;
 use crate::files::Files;
-use crate::head::{Frozen, Head, Held};
-use crate::record::SeriesFilter;
+use crate::head::{Frozen, Head, Lane};
+use crate::held::Held;
 use crate::store::Store;
 
 /// Samples of a subject that were read together.
@@ -90,22 +91,22 @@ impl<F: Fn(Metric, &Part) -> bool> Wanted<F> {
         tables.get_mut(known)
     }
 
-    fn take_rows(&self, tables: &mut Vec<Table>, columns: &[(Metric, Part)], rows: &Rows) {
+    fn take_held(&self, tables: &mut Vec<Table>, columns: &[(Metric, Part)], held: &Held) {
         let picked = self.picked(columns);
-        if picked.is_empty() || rows.windows.is_empty() {
+        if picked.is_empty() {
             return;
         }
         let Some(table) = self.table(tables, columns, &picked) else {
             return;
         };
-        for (window, row) in rows.windows.iter().zip(rows.values.chunks(columns.len())) {
-            if self.span.contains(&window.end) {
-                table.windows.push(*window);
+        held.each(*self.span.start(), columns.len(), |window, row| {
+            if window.end <= *self.span.end() {
+                table.windows.push(window);
                 for (to, from) in table.values.iter_mut().zip(&picked) {
                     to.extend(row.get(*from));
                 }
             }
-        }
+        });
     }
 
     fn take_block(&self, tables: &mut Vec<Table>, bytes: &[u8]) -> Result<(), Malformed> {
@@ -146,7 +147,8 @@ struct Source {
 impl Source {
     fn take<F>(head: &Head, wanted: &Wanted<F>) -> Self {
         let lanes = head.subjects.get(&wanted.place).into_iter().flatten();
-        let young = lanes.map(|lane| (Arc::clone(&lane.columns), lane.held.clone()));
+        let since = |lane: &Lane| lane.held.since(*wanted.span.start());
+        let young = lanes.map(|lane| (Arc::clone(&lane.columns), since(lane)));
         Self {
             files: Arc::clone(&head.files),
             frozen: head.frozen.clone(),
@@ -185,13 +187,7 @@ impl Source {
         let frozen = self.frozen.iter();
         let frozen = frozen.filter_map(|frozen| frozen.subjects.get(&wanted.place));
         for (columns, held) in frozen.flatten().chain(&self.young) {
-            for (last, bytes) in &held.packed {
-                if *last >= from {
-                    let read = wanted.take_block(&mut tables, bytes);
-                    assert!(read.is_ok(), "BUG: a block packed in memory cannot be read");
-                }
-            }
-            wanted.take_rows(&mut tables, columns, &held.rows);
+            wanted.take_held(&mut tables, columns, held);
         }
         tables.retain(|table| !table.windows.is_empty());
         tables.iter_mut().for_each(Table::settle);
@@ -200,11 +196,13 @@ impl Source {
 }
 
 impl Store {
-    /// Lists the subjects that have series of a kind, by node and domain.
-    pub fn subjects(&self, filter: &SeriesFilter) -> Vec<Subject> {
-        let mut keys = self.series(filter);
-        keys.dedup_by_key(|key| key.subject);
-        keys.into_iter().map(|key| key.subject).collect()
+    /// Lists the subjects of a node or domain, or all, by node and domain; some may have no samples left.
+    pub fn subjects(&self, node: Option<NodeId>, domain: Option<DomainId>) -> Vec<Subject> {
+        let sealed = self.with_index(|index| index.places(node, domain));
+        let head = self.read();
+        let young = head.places(node, domain).copied();
+        let all: BTreeSet<Place> = young.chain(sealed).collect();
+        all.into_iter().map(Subject::from).collect()
     }
 
     /// Returns the samples of a subject whose windows end in a span: of the series that `series`

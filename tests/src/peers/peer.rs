@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,18 +102,10 @@ impl Peer {
         std::fs::write(dir.join("config.yml"), "global:\n  scrape_interval: 1h\n")?;
         // Nobody else takes the port in the moment between.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let (server, mut http) = serving(kind, program, dir, address).await?;
-        let version = version(&mut http).await?;
+        let (server, http) = serving(kind, program, dir, address).await?;
         Ok(Self {
             kind,
-            name: format!(
-                "{} {version}",
-                if kind == Kind::Prometheus {
-                    "Prometheus"
-                } else {
-                    "VictoriaMetrics"
-                }
-            ),
+            name: format!("{kind:?} {}", version(kind.program())),
             program: program.to_owned(),
             dir: dir.to_owned(),
             feeding,
@@ -169,18 +162,15 @@ async fn serving(
     bail!("{} is not ready after {READY_LIMIT:?}", kind.program())
 }
 
-async fn version(http: &mut Http) -> anyhow::Result<String> {
-    let text = http.get("/metrics").await?;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let info = text.lines().find(|line| {
-        line.starts_with("vm_app_version{") || line.starts_with("prometheus_build_info{")
-    });
-    let value = |key: &str| {
-        let (_, rest) = info?.split_once(&format!("{key}=\""))?;
-        Some(rest.split_once('"')?.0.to_owned())
-    };
-    let short = value("short_version").filter(|version| !version.is_empty());
-    Ok(short.or_else(|| value("version")).unwrap_or_default())
+/// The version of the Debian package; not every build tells its own.
+fn version(program: &str) -> String {
+    let mut query = Command::new("dpkg-query");
+    let said = query
+        .args(["--show", "--showformat=${Version}", program])
+        .output();
+    said.map_or(String::new(), |said| {
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    })
 }
 
 /// Makes the requests of one connection, ahead of it.

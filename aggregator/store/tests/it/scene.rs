@@ -118,7 +118,7 @@ impl Agent {
             sequence: self.sequence,
             made: at(seconds),
             body_crc: 77,
-            sweeps,
+            rows: sweeps.into_iter().collect(),
             facts: Vec::new(),
             events: Vec::new(),
         }
