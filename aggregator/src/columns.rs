@@ -124,3 +124,115 @@ fn deltas(numbers: impl Iterator<Item = i64>) -> Vec<i64> {
         .map(|number| number.wrapping_sub(std::mem::replace(&mut before, number)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_model::{NodeId, Subject};
+
+    use super::*;
+    use crate::scene::Scene;
+
+    fn lived(scene: &Scene) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = (0..3).map(|_| NodeId::random()).collect();
+        nodes.sort();
+        for round in 0..4 {
+            for node in &nodes {
+                let values = [
+                    (Metric::HostMemFree, 100 - round),
+                    (Metric::HostLoad1, round),
+                ];
+                let sweep = scene.sweep(Subject::Node(*node), &values);
+                scene.tell(*node, vec![sweep], Vec::new(), &[]);
+            }
+            scene.pass(10);
+        }
+        nodes
+    }
+
+    fn ask(scene: &Scene, request: v1::QueryColumnsRequest) -> v1::QueryColumnsResponse {
+        let request = v1::QueryColumnsRequest {
+            start_time: Some(prost_types::Timestamp::default()),
+            ..request
+        };
+        let question = Question::read(request, scene.now()).unwrap();
+        question.answer(&scene.known.store).unwrap()
+    }
+
+    #[test]
+    fn pages_hold_each_subject_once_with_its_values_as_steps() {
+        let scene = Scene::new();
+        let nodes = lived(&scene);
+        let mut request = v1::QueryColumnsRequest {
+            page_size: 2,
+            ..v1::QueryColumnsRequest::default()
+        };
+        let mut seen = Vec::new();
+        loop {
+            let page = ask(&scene, request.clone());
+            assert!(page.subjects.len() <= 2);
+            seen.extend(page.subjects);
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+        let ids: Vec<&[u8]> = seen.iter().map(|one| one.node_id.as_slice()).collect();
+        let all: Vec<&[u8]> = nodes
+            .iter()
+            .map(|node| node.as_bytes().as_slice())
+            .collect();
+        assert_eq!(ids, all);
+        for subject in &seen {
+            assert_eq!(subject.widths_ms, [1], "all took as long");
+            assert_eq!(subject.end_time_deltas_ms[1..], [10_000; 3]);
+            let columns: Vec<_> = subject
+                .columns
+                .iter()
+                .map(|one| (one.metric.as_str(), one.value_deltas.as_slice()))
+                .collect();
+            let (load, free) = ([0, 1, 1, 1], [100, -1, -1, -1]);
+            assert!(columns.contains(&("host.load1", &load)), "{columns:?}");
+            assert!(columns.contains(&("host.mem.free", &free)), "{columns:?}");
+        }
+    }
+
+    #[test]
+    fn a_selector_chooses_columns_and_a_span_chooses_rows() {
+        let scene = Scene::new();
+        let nodes = lived(&scene);
+        let selector = v1::SeriesSelector {
+            node_id: nodes[1].as_bytes().to_vec(),
+            metric: "host.mem.*".to_owned(),
+            ..v1::SeriesSelector::default()
+        };
+        let answer = ask(
+            &scene,
+            v1::QueryColumnsRequest {
+                selector: Some(selector),
+                end_time: Some(render::timestamp(
+                    scene.now().minus(std::time::Duration::from_secs(30)),
+                )),
+                ..v1::QueryColumnsRequest::default()
+            },
+        );
+        let [subject] = answer.subjects.as_slice() else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(subject.node_id, nodes[1].as_bytes());
+        assert_eq!(subject.columns.len(), 1);
+        assert_eq!(subject.columns[0].value_deltas, [100, -1]);
+    }
+
+    #[test]
+    fn a_request_without_a_beginning_or_with_a_made_up_page_is_refused_by_its_field() {
+        let now = UnixMillis::from_millis(0);
+        let refused = |request| Question::read(request, now).unwrap_err().field;
+        assert_eq!(refused(v1::QueryColumnsRequest::default()), "start_time");
+        let request = v1::QueryColumnsRequest {
+            start_time: Some(prost_types::Timestamp::default()),
+            page_token: "x".to_owned(),
+            ..v1::QueryColumnsRequest::default()
+        };
+        assert_eq!(refused(request), "page_token");
+    }
+}

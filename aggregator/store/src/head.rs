@@ -47,6 +47,8 @@ pub(crate) struct Head {
     /// Nodes heard of since they were sealed last.
     pub(crate) nodes: BTreeMap<NodeId, UnixMillis>,
     pub(crate) subjects: BTreeMap<Place, Vec<Lane>>,
+    /// The subjects of each domain, so that asking for one does not go through all.
+    domains: HashMap<DomainId, Vec<Place>>,
     pub(crate) node_facts: HashMap<NodeId, Fact>,
     pub(crate) domain_facts: BTreeMap<(NodeId, DomainId), Fact>,
     /// Facts, events and gaps that are not sealed yet.
@@ -152,19 +154,18 @@ impl Head {
     }
 
     /// Lists the subjects of a node or domain, or all.
-    pub(crate) fn places(
-        &self,
-        node: Option<NodeId>,
-        domain: Option<DomainId>,
-    ) -> impl Iterator<Item = &Place> {
-        let first = node.map(|node| Place { node, domain: None });
-        let from = match first {
-            Some(first) => self.subjects.range(first..),
+    pub(crate) fn places(&self, node: Option<NodeId>, domain: Option<DomainId>) -> Vec<Place> {
+        let of_node = |place: &&Place| node.is_none_or(|node| place.node == node);
+        if let Some(domain) = domain {
+            let places = self.domains.get(&domain).into_iter().flatten();
+            return places.filter(of_node).copied().collect();
+        }
+        let all = match node {
+            Some(node) => self.subjects.range(Place { node, domain: None }..),
             None => self.subjects.range(..),
         };
-        from.map(|(place, _)| place)
-            .take_while(move |place| node.is_none_or(|node| place.node == node))
-            .filter(move |place| domain.is_none() || place.domain.map(|(id, _)| id) == domain)
+        let places = all.map(|(place, _)| place);
+        places.take_while(of_node).copied().collect()
     }
 
     /// Notes how far the subjects of the files have come.
@@ -183,7 +184,13 @@ impl Head {
         if row.values.is_empty() {
             return;
         }
-        let lanes = self.subjects.entry(row.subject.into()).or_default();
+        let place = row.subject.into();
+        let lanes = self.subjects.entry(place).or_default();
+        if lanes.is_empty()
+            && let Some((domain, _)) = place.domain
+        {
+            self.domains.entry(domain).or_default().push(place);
+        }
         match lanes
             .iter_mut()
             .find_map(|lane| lane.has_columns_of(row).then_some(lane))
@@ -246,6 +253,11 @@ impl Head {
             lanes.retain(|lane| lane.last.0.end >= before || !lane.held.is_empty());
         }
         self.subjects.retain(|_, lanes| !lanes.is_empty());
+        let subjects = &self.subjects;
+        for places in self.domains.values_mut() {
+            places.retain(|place| subjects.contains_key(place));
+        }
+        self.domains.retain(|_, places| !places.is_empty());
     }
 
     /// Returns the nodes heard of that no index knows yet.

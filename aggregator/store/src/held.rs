@@ -70,8 +70,8 @@ fn pack_steps(steps: impl ExactSizeIterator<Item = u64>, out: &mut Vec<u8>) {
         if let Some(to) = bytes.get_mut(end..).and_then(|to| to.first_chunk_mut()) {
             *to = step.to_le_bytes();
         }
-        let width = STEP_BYTES as u32 - step.leading_zeros() / 8;
-        end += width as usize;
+        let width = STEP_BYTES - (step.leading_zeros() / 8) as usize;
+        end += width;
         if let Some(pair) = widths.get_mut(place / 2) {
             let width = width.to_le_bytes()[0];
             *pair |= if place % 2 == 0 { width } else { width << 4 };

@@ -10,35 +10,57 @@ use crate::index::Column;
 use crate::record::SeriesFilter;
 use crate::store::Store;
 
-/// What memory tells of one subject.
-#[derive(Default)]
-struct Told<'a> {
-    /// The newest row of each series.
-    newest: BTreeMap<(Metric, &'a Part), (Window, u64)>,
-    /// Whether a sealed sample may be newer than one of them.
-    unsure: bool,
+/// The last samples of the series that are meant, as far as memory knows them.
+struct Gathered<'a> {
+    filter: &'a SeriesFilter,
+    readings: Vec<Reading>,
+    /// Series of which a sealed sample may be newer than what memory knows.
+    unsure: Vec<SeriesKey>,
 }
 
-impl<'a> Told<'a> {
-    fn of(head: &'a Head, place: &Place) -> Self {
-        let sealed = head.sealed_last.get(place);
-        let mut told = Self::default();
-        for lane in head.subjects.get(place).into_iter().flatten() {
-            told.unsure |= sealed >= Some(&lane.last.0.end);
-            told.take(lane);
-        }
-        told
+impl Gathered<'_> {
+    fn key(&self, place: Place, metric: Metric, part: &Part) -> Option<SeriesKey> {
+        let key = SeriesKey {
+            subject: place.into(),
+            metric,
+            part: part.clone(),
+        };
+        self.filter.matches(&key).then_some(key)
     }
 
-    fn take(&mut self, lane: &'a Lane) {
-        let window = lane.last.0;
-        for ((metric, part), value) in lane.columns.iter().zip(&*lane.last.1) {
-            let newest = self
-                .newest
-                .entry((*metric, part))
-                .or_insert((window, *value));
-            if newest.0 < window {
-                *newest = (window, *value);
+    /// Takes a subject; `sealed` are the columns of it that are in files.
+    fn take(&mut self, head: &Head, place: Place, sealed: &[Column]) {
+        let lanes = head.subjects.get(&place).map_or(&[][..], Vec::as_slice);
+        let sealed_last = head.sealed_last.get(&place);
+        let is_newest = |lane: &Lane| sealed_last < Some(&lane.last.0.end);
+        let mut newest: BTreeMap<(Metric, &Part), (Window, u64)> = BTreeMap::new();
+        for lane in lanes {
+            let window = lane.last.0;
+            for ((metric, part), value) in lane.columns.iter().zip(&*lane.last.1) {
+                let known = newest.entry((*metric, part)).or_insert((window, *value));
+                if known.0 < window {
+                    *known = (window, *value);
+                }
+            }
+        }
+        for (metric, part, last) in sealed {
+            if Some(*last) >= head.horizon && !newest.contains_key(&(*metric, part)) {
+                let key = self.key(place, *metric, part);
+                self.unsure.extend(key);
+            }
+        }
+        let sure = lanes.iter().all(is_newest);
+        for ((metric, part), (window, value)) in newest {
+            if Some(window.end) < head.horizon {
+                continue;
+            }
+            let Some(key) = self.key(place, metric, part) else {
+                continue;
+            };
+            if sure {
+                self.readings.push(Reading { key, window, value });
+            } else {
+                self.unsure.push(key);
             }
         }
     }
@@ -49,42 +71,25 @@ impl Store {
     pub fn latest_of_all(&self, filter: &SeriesFilter) -> Vec<Reading> {
         let sealed = self.with_index(|index| index.subjects(filter.node, filter.domain));
         let mut subjects: BTreeMap<Place, Vec<Column>> = sealed.into_iter().collect();
-        let mut readings = Vec::new();
-        let mut unsure = Vec::new();
+        let mut gathered = Gathered {
+            filter,
+            readings: Vec::new(),
+            unsure: Vec::new(),
+        };
         {
             let head = self.read();
-            let young = head.places(filter.node, filter.domain);
-            young.for_each(|place| {
-                subjects.entry(*place).or_default();
-            });
-            for (place, columns) in &subjects {
-                let told = Told::of(&head, place);
-                let key = |metric: Metric, part: &Part| SeriesKey {
-                    subject: (*place).into(),
-                    metric,
-                    part: part.clone(),
-                };
-                let only_sealed = columns.iter().filter(|(metric, part, last)| {
-                    Some(*last) >= head.horizon && !told.newest.contains_key(&(*metric, part))
-                });
-                unsure.extend(only_sealed.map(|(metric, part, _)| key(*metric, part)));
-                let recent = told
-                    .newest
-                    .iter()
-                    .filter(|(_, (window, _))| Some(window.end) >= head.horizon);
-                for ((metric, part), (window, value)) in recent {
-                    let key = key(*metric, part);
-                    if told.unsure {
-                        unsure.push(key);
-                    } else {
-                        let (window, value) = (*window, *value);
-                        readings.push(Reading { key, window, value });
-                    }
-                }
+            for place in head.places(filter.node, filter.domain) {
+                subjects.entry(place).or_default();
+            }
+            for (place, sealed) in &subjects {
+                gathered.take(&head, *place, sealed);
             }
         }
-        readings.retain(|reading| filter.matches(&reading.key));
-        unsure.retain(|key| filter.matches(key));
+        let Gathered {
+            mut readings,
+            unsure,
+            ..
+        } = gathered;
         readings.extend(unsure.iter().filter_map(|key| self.latest(key)));
         readings.sort_by(|a, b| a.key.cmp(&b.key));
         readings

@@ -200,7 +200,7 @@ impl Store {
     pub fn subjects(&self, node: Option<NodeId>, domain: Option<DomainId>) -> Vec<Subject> {
         let sealed = self.with_index(|index| index.places(node, domain));
         let head = self.read();
-        let young = head.places(node, domain).copied();
+        let young = head.places(node, domain).into_iter();
         let all: BTreeSet<Place> = young.chain(sealed).collect();
         all.into_iter().map(Subject::from).collect()
     }

@@ -76,7 +76,7 @@ impl Ours {
         let mut channel = None;
         for node in 0..size.nodes {
             let here = match channel {
-                Some(channel) if self.streams.len() % STREAMS != 0 => channel,
+                Some(channel) if !self.streams.len().is_multiple_of(STREAMS) => channel,
                 _ => endpoint(&self.url)?.connect().await?,
             };
             let stream = Stream::open(here.clone(), node, Arc::clone(progress)).await?;
@@ -194,11 +194,12 @@ fn declarations(node: u32, session: Uuid) -> v1::SeriesDeclarations {
 }
 
 fn batch(stream: &mut Stream, guests: &mut [Guest], row_ms: i64) -> v1::Batch {
-    let sweep = |(place, guest): (i32, &mut Guest)| {
+    let firsts = (0..).step_by(COLUMNS);
+    let sweep = |(first_index, guest): (i32, &mut Guest)| {
         let late_ms = guest.step();
         let mut index_deltas = vec![1; COLUMNS];
         if let Some(first) = index_deltas.first_mut() {
-            *first = place * COLUMNS as i32;
+            *first = first_index;
         }
         v1::Sweep {
             end_time_ms: row_ms + late_ms,
@@ -212,7 +213,7 @@ fn batch(stream: &mut Stream, guests: &mut [Guest], row_ms: i64) -> v1::Batch {
             seconds: row_ms.div_euclid(1_000),
             nanos: 0,
         }),
-        sweeps: (0..).zip(guests).map(sweep).collect(),
+        sweeps: firsts.zip(guests).map(sweep).collect(),
         ..v1::BatchBody::default()
     }
     .encode_to_vec();

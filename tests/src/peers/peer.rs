@@ -237,17 +237,20 @@ fn selector(question: &Question) -> anyhow::Result<String> {
     })
 }
 
+/// A series by guest and column, and its samples.
+type Told = ((uuid::Uuid, usize), Vec<(i64, i64)>);
+
 /// Reads one series of an answer.
-fn series(one: &Value) -> Option<((uuid::Uuid, usize), Vec<(i64, i64)>)> {
-    let labels = &one["metric"];
-    let name = labels["__name__"].as_str()?;
+fn series(one: &Value) -> Option<Told> {
+    let label = |name: &str| one.get("metric")?.get(name)?.as_str();
+    let name = label("__name__")?;
     let column = SERIES
         .iter()
         .position(|(metric, _)| peer_name(*metric) == name)?;
-    let domain = labels["domain"].as_str()?.parse().ok()?;
+    let domain = label("domain")?.parse().ok()?;
     let sample = |sample: &Value| {
-        let at_ms = (sample[0].as_f64()? * 1e3).round();
-        let value = sample[1].as_str()?.parse::<f64>().ok()?;
+        let at_ms = (sample.get(0)?.as_f64()? * 1e3).round();
+        let value = sample.get(1)?.as_str()?.parse::<f64>().ok()?;
         // Whole numbers below 2^53: both come back as they were.
         Some((
             format!("{at_ms:.0}").parse().ok()?,
@@ -256,7 +259,7 @@ fn series(one: &Value) -> Option<((uuid::Uuid, usize), Vec<(i64, i64)>)> {
     };
     let samples = match one.get("values") {
         Some(values) => values.as_array()?.iter().map(sample).collect::<Option<_>>(),
-        None => sample(&one["value"]).map(|one| vec![one]),
+        None => sample(one.get("value")?).map(|one| vec![one]),
     };
     Some(((domain, column), samples?))
 }
@@ -328,8 +331,9 @@ impl Engine for Peer {
 
     fn read(&self, raw: Bytes) -> anyhow::Result<Answer> {
         let answer: Value = serde_json::from_slice(&raw)?;
-        let all = answer["data"]["result"]
-            .as_array()
+        let all = answer
+            .pointer("/data/result")
+            .and_then(Value::as_array)
             .context("there is no result")?;
         all.iter()
             .map(|one| series(one).with_context(|| format!("not understood: {one}")))

@@ -44,8 +44,8 @@ fn row(what: &'static str, of: fn(&Figures, u64) -> Option<f64>, digits: usize, 
     }
 }
 
-fn rows() -> Vec<Row> {
-    let fifth = Bar::Share(0.2, 0.2);
+/// What is a cost: taking samples, keeping them.
+fn costs() -> Vec<Row> {
     vec![
         row(
             "server CPU s / M samples, fed until at rest",
@@ -89,32 +89,33 @@ fn rows() -> Vec<Row> {
             0,
             Bar::OfBetter(0.5),
         ),
-        row(
+    ]
+}
+
+/// What is waited for: answers, and the start after a kill.
+fn waits() -> Vec<Row> {
+    let fifth = Bar::Share(0.2, 0.2);
+    let p99 = "the same, p99 ms";
+    let ms = |what, of, bar| row(what, of, 2, bar);
+    vec![
+        ms(
             "one series, whole span, p50 ms",
             |f, _| Some(f.series.p50_ms),
-            2,
             fifth,
         ),
-        row(
-            "the same, p99 ms",
-            |f, _| Some(f.series.p99_ms),
-            2,
-            Bar::None,
-        ),
-        row(
+        ms(p99, |f, _| Some(f.series.p99_ms), Bar::None),
+        ms(
             "1,000 series, last 10 min, p50 ms",
             |f, _| Some(f.node.p50_ms),
-            2,
             fifth,
         ),
-        row("the same, p99 ms", |f, _| Some(f.node.p99_ms), 2, Bar::None),
-        row(
+        ms(p99, |f, _| Some(f.node.p99_ms), Bar::None),
+        ms(
             "last value of 1,000 series, p50 ms",
             |f, _| Some(f.last.p50_ms),
-            2,
             fifth,
         ),
-        row("the same, p99 ms", |f, _| Some(f.last.p99_ms), 2, Bar::None),
+        ms(p99, |f, _| Some(f.last.p99_ms), Bar::None),
         row("open after kill -9, s", |f, _| Some(f.open_s), 2, Bar::None),
         row(
             "log read back at that, M samples/s",
@@ -146,7 +147,7 @@ pub fn render(order: &Order, all: &[Figures]) -> Result<String, std::fmt::Error>
     let peers = [find(Name::VictoriaMetrics), find(Name::Prometheus)];
     let mut out = String::new();
     head(&mut out, order, series, all)?;
-    for row in rows() {
+    for row in costs().into_iter().chain(waits()) {
         let value = |figures: Option<&Figures>| figures.and_then(|one| (row.of)(one, series));
         let (own, [victoria, prometheus]) = (value(ours), peers.map(value));
         let told = |value: Option<f64>| {
