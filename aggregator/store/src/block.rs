@@ -14,6 +14,8 @@ use crate::column;
 pub(crate) const TAG: u8 = 1;
 /// Rows of one block at most.
 const ROWS_MAX: usize = 4_096;
+/// Rows of one block that is written, at most: who wants the last minutes decodes no more than these.
+const ROWS_WRITTEN_MAX: usize = 360;
 /// Values of one block at most.
 const VALUES_MAX: usize = 400_000;
 /// Columns of one block at most.
@@ -118,7 +120,7 @@ pub(crate) fn encode(place: Place, columns: &Columns, rows: &Rows, each: &mut im
         } else {
             some.cloned().collect()
         };
-        let height = (VALUES_MAX / some.len()).clamp(1, ROWS_MAX);
+        let height = (VALUES_MAX / some.len()).clamp(1, ROWS_WRITTEN_MAX);
         let chunks = rows.windows.chunks(height);
         for (windows, values) in chunks.zip(rows.values.chunks(height * width)) {
             let (Some(first), Some(last)) = (windows.first(), windows.last()) else {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_model::{
     Batch, Columns, DomainId, Event, EventKind, Fact, GapReason, NodeId, Row, SampleGap, SessionId,
@@ -65,6 +66,8 @@ pub(crate) struct Head {
     pub(crate) horizon: Option<UnixMillis>,
     /// About what the samples and the rest that is not sealed take.
     pub(crate) bytes: usize,
+    /// The longest span of samples of one subject that are not sealed; late ones do not count.
+    pub(crate) span: Duration,
 }
 
 impl Head {
@@ -198,6 +201,7 @@ impl Head {
             Some(lane) => {
                 let before = lane.held.bytes();
                 lane.take(row);
+                self.span = self.span.max(lane.held.span(lane.last.0.end));
                 self.bytes += lane.held.bytes() - before;
             }
             None => {
@@ -239,6 +243,7 @@ impl Head {
         );
         self.nodes.clear();
         self.bytes = 0;
+        self.span = Duration::ZERO;
         self.frozen = Some(Arc::new(Frozen {
             begin,
             subjects,

@@ -111,6 +111,12 @@ impl Held {
         self.count == 0 && self.late.windows.is_empty()
     }
 
+    /// How long the rows in order last, from the first to one that ends now.
+    pub(crate) fn span(&self, end: UnixMillis) -> std::time::Duration {
+        let first = self.marks.first().map_or(end, |mark| mark.first);
+        end.since(first)
+    }
+
     /// About what it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
         let late = self.late.windows.len() * size_of::<Window>() + self.late.values.len() * 8;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -19,7 +20,7 @@ use super::progress::Progress;
 use super::remote_write::{Encoder, moments};
 use super::server::{Server, bytes_below};
 use super::shape::{COLUMNS, SERIES, Size, guest_id, peer_name};
-use crate::stage::Deadline;
+use crate::stage::{Deadline, pause};
 
 const READY_LIMIT: Duration = Duration::from_secs(300);
 /// Requests made ahead of each connection.
@@ -173,20 +174,61 @@ fn version(program: &str) -> String {
     })
 }
 
+/// How far each connection has come; none may run away from the others, as none does where telemetry
+/// comes when it is read. Prometheus refuses what is an hour older than the newest.
+#[derive(Debug)]
+struct Pace {
+    rows: Vec<AtomicU32>,
+}
+
+/// Rows by which one connection may be ahead of another.
+const AHEAD_ROWS: u32 = 60;
+
+impl Pace {
+    fn note(&self, share: usize, row: u32) {
+        if let Some(own) = self.rows.get(share) {
+            own.store(row, Ordering::Release);
+        }
+    }
+
+    /// Tells how far one has come, and waits for those that are too far behind.
+    fn come_to(&self, share: usize, row: u32) {
+        self.note(share, row);
+        let is_behind =
+            |other: &AtomicU32| other.load(Ordering::Acquire) < row.saturating_sub(AHEAD_ROWS);
+        while self.rows.iter().any(is_behind) {
+            pause(Duration::from_millis(1));
+        }
+    }
+}
+
 /// Makes the requests of one connection, ahead of it.
 fn produce(
     mut share: Share,
-    size: &Size,
-    (rows, feeding): (Range<u32>, Feeding),
+    (number, pace): (usize, &Pace),
+    (size, rows, feeding): (Size, Range<u32>, Feeding),
     requests: &mpsc::Sender<(Bytes, usize)>,
 ) -> anyhow::Result<Share> {
+    let made = produce_rows(&mut share, (number, pace), (size, rows, feeding), requests);
+    // Nobody waits for one that has ended, however it did.
+    pace.note(number, u32::MAX);
+    made.map(|()| share)
+}
+
+fn produce_rows(
+    share: &mut Share,
+    (number, pace): (usize, &Pace),
+    (size, rows, feeding): (Size, Range<u32>, Feeding),
+    requests: &mpsc::Sender<(Bytes, usize)>,
+) -> anyhow::Result<()> {
     let mut encoder = Encoder::new();
     let mut row = rows.start;
     while row < rows.end {
+        pace.come_to(number, row);
         let some = row..(row + feeding.rows.max(1)).min(rows.end);
         row = some.end;
         for guest in &mut share.guests {
-            let moments = moments(guest, size, some.clone());
+            let moments = moments(guest, &size, some.clone());
             encoder.push(guest.number, &moments);
             if encoder.samples() + COLUMNS * moments.len() > feeding.batch {
                 requests.blocking_send(encoder.take()?)?;
@@ -196,7 +238,7 @@ fn produce(
             requests.blocking_send(encoder.take()?)?;
         }
     }
-    Ok(share)
+    Ok(())
 }
 
 async fn send(
@@ -296,11 +338,17 @@ impl Engine for Peer {
         progress: &Arc<Progress>,
     ) -> anyhow::Result<()> {
         let mut feeds = Vec::new();
-        for share in std::mem::take(&mut load.shares) {
+        let shares = std::mem::take(&mut load.shares);
+        let start = |_: &Share| AtomicU32::new(rows.start);
+        let pace = Arc::new(Pace {
+            rows: shares.iter().map(start).collect(),
+        });
+        for (number, share) in shares.into_iter().enumerate() {
             let (requests, queue) = mpsc::channel(AHEAD);
             let sending = tokio::spawn(send(self.address, queue, Arc::clone(progress)));
-            let (size, what) = (load.size, (rows.clone(), self.feeding));
-            let making = move || produce(share, &size, what, &requests);
+            let what = (load.size, rows.clone(), self.feeding);
+            let pace = Arc::clone(&pace);
+            let making = move || produce(share, (number, &pace), what, &requests);
             feeds.push((tokio::task::spawn_blocking(making), sending));
         }
         for (making, sending) in feeds {

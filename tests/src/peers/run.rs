@@ -18,6 +18,8 @@ use crate::stage::Deadline;
 const REST_SHARE: f64 = 0.05;
 /// How long rest is waited for.
 const REST_LIMIT: Duration = Duration::from_secs(60);
+/// Longer than the pause between the chores of any.
+const CHORES: Duration = Duration::from_secs(6);
 /// Samples fed right before the kill, about.
 const TAIL_SAMPLES: u64 = 2_000_000;
 
@@ -228,6 +230,8 @@ async fn measure(mut engine: impl Engine, order: &Order) -> anyhow::Result<Figur
 /// Waits until the program does nothing more, so that what it does later for what it was fed counts.
 async fn rest(engine: &mut impl Engine) -> anyhow::Result<()> {
     let deadline = Deadline::after(REST_LIMIT);
+    // Each has chores that it does every few seconds.
+    tokio::time::sleep(CHORES).await;
     let second = Duration::from_secs(1);
     let mut quiet = 0;
     while quiet < 2 && !deadline.is_over() {
