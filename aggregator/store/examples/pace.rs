@@ -10,7 +10,6 @@
     reason = "it measures, prints, and ends where something fails"
 )]
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plimsoll_model::{
