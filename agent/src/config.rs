@@ -8,7 +8,7 @@ mod raw;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plimsoll_model::{Bandwidth, ByteSize, NodeId, OvercommitFacts};
+use plimsoll_model::{Bandwidth, ByteSize, NodeId, OvercommitFacts, Ratio};
 use plimsoll_proto::dial::Credentials;
 
 pub use raw::{Access, Dirty, LogFormat, Raw};
@@ -42,12 +42,10 @@ pub enum ConfigError {
         message: String,
     },
     /// A key has a value that cannot be.
-    #[error("{origin}:{line}: {key}: {message}")]
+    #[error("{place}: {key}: {message}")]
     Value {
-        /// The file, or the flags.
-        origin: String,
-        /// The line; 0 where the key stands in no file.
-        line: usize,
+        /// The file and the line, or the flags.
+        place: String,
         /// The key.
         key: &'static str,
         /// What is wrong, and what would do.
@@ -83,6 +81,19 @@ pub struct Libvirt {
     pub dear_every: u32,
 }
 
+/// What the node promises beside processors and memory in general. Absent is not told.
+#[derive(Debug, Clone, Default)]
+pub struct Promises {
+    /// Processors kept for guests that are bound to them.
+    pub dedicated_cpu_count: Option<u32>,
+    /// Directory in which guests have their local disks.
+    pub disk_directory: Option<PathBuf>,
+    /// Promised disk space per disk space.
+    pub disk_ratio: Option<Ratio>,
+    /// Disk space kept for the host.
+    pub reserved_disk: Option<ByteSize>,
+}
+
 /// The configuration, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -110,6 +121,8 @@ pub struct Config {
     pub migration_bandwidth: Option<Bandwidth>,
     /// What the node promises, where it is told.
     pub overcommit: Option<OvercommitFacts>,
+    /// What the node promises besides.
+    pub promises: Promises,
     /// Most bytes of the spool.
     pub spool_size: ByteSize,
     /// Form of the log.
@@ -131,8 +144,10 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<(Config, Raw),
     let mut raw = parse(&text, &origin)?;
     raw.override_by(overrides);
     let config = check::check(&raw).map_err(|wrong| ConfigError::Value {
-        line: line_of(&text, wrong.key),
-        origin,
+        place: match line_of(&text, wrong.key) {
+            Some(line) => format!("{origin}:{line}"),
+            None => origin,
+        },
         key: wrong.key,
         message: wrong.message,
     })?;
@@ -152,8 +167,8 @@ pub fn parse(text: &str, origin: &str) -> Result<Raw, ConfigError> {
     })
 }
 
-/// Finds the line on which a key such as `dirty.windows` is set; 0 if it is not.
-fn line_of(text: &str, key: &str) -> usize {
+/// Finds the line on which a key such as `dirty.windows` is set; absent if it stands in no file.
+fn line_of(text: &str, key: &str) -> Option<usize> {
     let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
     let mut here = String::new();
     for (number, line) in text.lines().enumerate() {
@@ -164,10 +179,10 @@ fn line_of(text: &str, key: &str) -> usize {
             && let Some((found, _)) = line.split_once('=')
             && found.trim() == name
         {
-            return number + 1;
+            return Some(number + 1);
         }
     }
-    0
+    None
 }
 
 #[cfg(test)]
@@ -212,6 +227,46 @@ mod tests {
         let error = load(Some(&path), &Overrides::default()).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(":4: dirty.windows: at least two"), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_flag_is_told_without_a_line() {
+        let overrides = Overrides {
+            interval: Some(Duration::from_millis(1)),
+            ..Overrides::default()
+        };
+        let text = load(None, &overrides).unwrap_err().to_string();
+        assert!(text.starts_with("flags and defaults: interval: "), "{text}");
+    }
+
+    #[test]
+    fn windows_below_a_second_need_somebody_who_can_measure_them() {
+        let mut raw = Raw::default();
+        raw.dirty.windows = vec![Duration::from_millis(500), Duration::from_secs(5)];
+        let said = |raw: &Raw| check::check(raw).map(|config| config.dirty.windows.len());
+        assert!(said(&raw).unwrap_err().message.contains("`sample_pages`"));
+        raw.dirty.sample_pages = Some(16_384);
+        assert_eq!(said(&raw).unwrap(), 2);
+        raw.dirty.sample_pages = Some(16_385);
+        assert_eq!(said(&raw).unwrap_err().key, "dirty.sample_pages");
+        raw.dirty.sample_pages = None;
+        raw.dirty.helper = Some(PathBuf::from("/run/x.sock"));
+        assert_eq!(said(&raw).unwrap(), 2);
+        raw.dirty.windows[0] = Duration::from_millis(49);
+        assert!(said(&raw).unwrap_err().message.contains("50ms"));
+    }
+
+    #[test]
+    fn a_migration_address_has_a_prefix_length() {
+        let said = |address: &str| {
+            let mut raw = Raw::default();
+            raw.migration.address = Some(address.to_owned());
+            check::check(&raw).map(|config| config.migration_address)
+        };
+        assert_eq!(said("10.0.0.5/24").unwrap().as_deref(), Some("10.0.0.5/24"));
+        for wrong in ["10.0.0.5", "10.0.0.5/33", "host/24", "::1/129"] {
+            assert!(said(wrong).unwrap_err().message.contains("192.0.2.1/24"));
+        }
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::Duration;
 use plimsoll_libvirt::CallError;
 use plimsoll_model::{Clock, NodeId};
 
+use crate::chain::chain;
 use crate::config::{Config, Libvirt};
 use crate::source::libvirt;
-use crate::spool::chain;
 
 /// How long a libvirt that nobody reaches is waited for at the first start.
 const REFUSED_WAIT: Duration = Duration::from_secs(3);

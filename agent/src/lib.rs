@@ -1,12 +1,17 @@
 //! The eyes of Plimsoll: samples a compute node and streams what it saw.
 //!
-//! It estimates nothing and listens on nothing; a source that fails is left out and named in the log.
+//! It estimates nothing, and the agent listens on nothing; a source that fails is left out and named in the log.
 
 pub mod body;
+mod chain;
 pub mod config;
 pub mod doctor;
+pub mod errand;
+#[cfg(test)]
+mod fake_libvirt;
 pub mod identity;
 pub mod look;
+pub mod measure;
 pub mod once;
 pub mod run;
 pub mod sampler;

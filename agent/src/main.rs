@@ -10,6 +10,10 @@ use plimsoll_agent::config::{self, Access, Config, ConfigError, LogFormat, Overr
 use plimsoll_agent::doctor::{self, Verdict};
 use plimsoll_agent::once::Format;
 use plimsoll_model::SystemClock;
+use plimsoll_model::text::one_line;
+
+/// Exit code of flags that are not taken.
+const EXIT_USAGE: u8 = 2;
 
 /// Samples this node and streams what it saw to an aggregator.
 #[derive(Debug, Parser)]
@@ -72,15 +76,8 @@ struct Settings {
     #[arg(long, value_name = "ACCESS")]
     libvirt_access: Option<Access>,
     /// Time between two looks, such as 10s.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     interval: Option<Duration>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let read: Result<humantime_serde::Serde<Duration>, _> =
-        serde_json::from_value(serde_json::Value::String(text.to_owned()));
-    read.map(humantime_serde::Serde::into_inner)
-        .map_err(|error| error.to_string())
 }
 
 impl Settings {
@@ -97,7 +94,20 @@ impl Settings {
 }
 
 fn main() -> ExitCode {
-    match act(Cli::parse().command) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            let text = one_line(&error.to_string());
+            complain(&format!("{text}; see --help"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Err(help) => {
+            return help
+                .print()
+                .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
+    };
+    match act(cli.command) {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("{error:#}"));
@@ -129,14 +139,14 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
         Command::Once { format, settings } => {
             let (config, _) = settings.load()?;
             log(config.log_format, "warn");
-            let sample = runtime()?.block_on(plimsoll_agent::once::take(config))?;
+            let sample = drive(plimsoll_agent::once::take(config))??;
             sample.print(format, &mut out)?;
         }
         Command::Doctor { format, settings } => {
             let (config, _) = settings.load()?;
             log(config.log_format, "error");
             let clock = SystemClock::new();
-            let report = runtime()?.block_on(doctor::examine(&config, &clock));
+            let report = drive(doctor::examine(&config, &clock))?;
             report.print(format, &mut out)?;
             if report.worst() == Verdict::Fail {
                 return Ok(ExitCode::FAILURE);
@@ -146,18 +156,22 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             let (config, _) = settings.load()?;
             drop(out);
             log(config.log_format, "info");
-            runtime()?.block_on(plimsoll_agent::run::run(config))?;
+            drive(plimsoll_agent::run::run(config))??;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Works to the end; a thread that a dead file system holds does not hold up the exit.
+fn drive<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
         .enable_all()
-        .build()
+        .build()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 fn log(format: LogFormat, least: &str) {

@@ -1,5 +1,7 @@
 //! One look at everything the agent can see, for people and scripts. It sends nothing.
 
+mod facts;
+
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +14,9 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{Access, Config};
 use crate::identity::{self, IdentityError};
 use crate::look::Look;
-use crate::source::host::{self, Host};
+use crate::source::host::{self, Host, mounts};
 use crate::source::libvirt::{Guests, Hypervisor};
+use crate::source::slow::SlowPaths;
 
 const LOOKS_MAX: usize = 64;
 /// Time between two looks at the guests; the second tells whether all were described.
@@ -54,12 +57,18 @@ pub async fn take(config: Config) -> Result<Sample, IdentityError> {
         node_facts: Some(facts),
         ..Look::default()
     };
+    let root = Path::new("/");
+    let slow = SlowPaths::default();
+    let shared = mounts::read_shared(root, (node, &*clock), &slow);
+    look.sweeps.extend(shared.await);
     if let Some(libvirt) = config.libvirt.clone() {
         let (looks, inbox) = mpsc::channel(LOOKS_MAX);
+        let (hypervisor, told) = watch::channel(Hypervisor::default());
         let mut quick = config;
         quick.interval = INTERVAL;
         let guests = Guests {
             node,
+            root: Path::new("/").to_owned(),
             libvirt: crate::config::Libvirt {
                 access: Access::ReadOnly,
                 ..libvirt
@@ -67,11 +76,14 @@ pub async fn take(config: Config) -> Result<Sample, IdentityError> {
             config: Arc::new(quick),
             clock,
             looks,
-            hypervisor: watch::channel(Hypervisor::default()).0,
+            hypervisor,
         };
         let watching = tokio::spawn(guests.run());
         gather(inbox, &mut look).await;
         watching.abort();
+        if let Some(facts) = look.node_facts.as_mut() {
+            told.borrow().clone().tell(facts);
+        }
     }
     Ok(Sample {
         node,
@@ -131,6 +143,19 @@ impl Sample {
         for facts in &self.look.domain_facts {
             writeln!(out, "domain {} {}", facts.domain, facts.name)?;
         }
+        if let Some(told) = self.look.node_facts.as_ref().map(facts::node) {
+            for (key, value) in facts::entries(&told) {
+                writeln!(out, "fact node {key} {value}")?;
+            }
+        }
+        for told in &self.look.domain_facts {
+            for (key, value) in facts::entries(&facts::domain(told)) {
+                writeln!(out, "fact {} {key} {value}", told.domain)?;
+            }
+        }
+        for event in &self.look.events {
+            writeln!(out, "event {:?}", event.kind)?;
+        }
         for sweep in &self.look.sweeps {
             let subject = match sweep.subject {
                 Subject::Node(_) => "node".to_owned(),
@@ -162,13 +187,21 @@ impl Sample {
                 })
             })
         });
-        let domains =
-            self.look.domain_facts.iter().map(
-                |facts| json!({ "id": facts.domain.to_string(), "name": facts.name.as_str() }),
-            );
+        let domains = self.look.domain_facts.iter().map(|told| {
+            json!({
+                "id": told.domain.to_string(),
+                "name": told.name.as_str(),
+                "facts": facts::domain(told),
+            })
+        });
         json!({
-            "node": { "id": self.node.to_string(), "hostname": self.hostname },
+            "node": {
+                "id": self.node.to_string(),
+                "hostname": self.hostname,
+                "facts": self.look.node_facts.as_ref().map(facts::node),
+            },
             "domains": domains.collect::<Vec<_>>(),
+            "events": self.look.events.iter().map(facts::event).collect::<Vec<_>>(),
             "readings": readings.collect::<Vec<_>>(),
         })
     }

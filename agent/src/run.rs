@@ -11,8 +11,9 @@ use crate::config::Config;
 use crate::identity::{self, IdentityError};
 use crate::look::Look;
 use crate::sampler::{Latest, Sampler};
-use crate::source::host::{self, Host};
+use crate::source::host::{self, Host, mounts};
 use crate::source::libvirt::{Guests, Hypervisor};
+use crate::source::slow::SlowPaths;
 use crate::spool::Spool;
 use crate::uplink::{SharedSpool, Uplink};
 
@@ -70,6 +71,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (hypervisor, on_hypervisor) = watch::channel(Hypervisor::default());
     let guests = config.libvirt.clone().map(|libvirt| Guests {
         node,
+        root: Path::new("/").to_owned(),
         libvirt,
         config: Arc::clone(&config),
         clock: Arc::clone(&clock),
@@ -143,6 +145,7 @@ impl HostWatch {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut host = Host::new(Path::new("/"), self.node, Arc::clone(&self.clock));
         let mut told: Option<(NodeFacts, Monotonic)> = None;
+        let slow = SlowPaths::default();
         loop {
             ticks.tick().await;
             let config = Arc::clone(&self.config);
@@ -150,14 +153,17 @@ impl HostWatch {
                 let sweeps = host.read();
                 (host, sweeps, host::facts::read(Path::new("/"), &config))
             });
-            let Ok((back, sweeps, mut facts)) = read.await else {
+            let Ok((back, mut sweeps, mut facts)) = read.await else {
                 return;
             };
             host = back;
+            let clock = (self.node, &*self.clock);
+            sweeps.extend(mounts::read_shared(Path::new("/"), clock, &slow).await);
+            if let Some(directory) = &self.config.promises.disk_directory {
+                sweeps.extend(mounts::read_promised(directory, clock, &slow).await);
+            }
             let hypervisor = self.hypervisor.borrow().clone();
-            facts.hypervisor_type = hypervisor.kind;
-            facts.libvirt_version = hypervisor.libvirt_version;
-            facts.qemu_version = hypervisor.qemu_version;
+            hypervisor.tell(&mut facts);
             let now = self.clock.monotonic();
             let known =
                 |(old, at): &(NodeFacts, Monotonic)| *old == facts && now.since(*at) < FACTS_EVERY;

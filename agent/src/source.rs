@@ -2,3 +2,4 @@
 
 pub mod host;
 pub mod libvirt;
+pub(crate) mod slow;

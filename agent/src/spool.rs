@@ -15,6 +15,7 @@ use plimsoll_model::{SessionId, UnixMillis};
 use plimsoll_proto::v1;
 
 use crate::body::{Body, Book};
+use crate::chain::chain;
 pub use record::Frame;
 pub use segment::SEGMENT_BYTES_MAX;
 pub use session::Cursor;
@@ -204,18 +205,6 @@ fn quarantine(directory: &Path, path: &Path, body: &[u8]) -> std::io::Result<()>
         return Err(std::io::Error::from(std::io::ErrorKind::StorageFull));
     }
     std::fs::write(path, body)
-}
-
-/// Renders an error and its sources in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use plimsoll_proto::v1::ingest_service_client::IngestServiceClient;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use crate::spool::{Spool, chain};
+use crate::chain::chain;
+use crate::spool::Spool;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);

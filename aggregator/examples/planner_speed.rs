@@ -19,7 +19,8 @@ use plimsoll_aggregator::roster::Roster;
 use plimsoll_aggregator::witness::Witness;
 use plimsoll_model::{
     Accelerator, Bandwidth, Batch, BootId, ByteSize, Clock, DomainFacts, DomainId, Fact,
-    Incarnation, Metric, NodeFacts, NodeId, Part, SessionId, Subject, Sweep, SystemClock, Window,
+    HardwareFacts, Incarnation, Metric, NodeFacts, NodeId, Part, SessionId, Subject, Sweep,
+    SystemClock, Window,
 };
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::planner_service_server::PlannerService as _;
@@ -52,6 +53,7 @@ fn main() {
         // Nothing grows stale while the program runs.
         interval: Duration::from_secs(3_600),
         learned: Learned::default(),
+        ledger: Arc::default(),
     };
     let assumed = Bandwidth::from_mbit_per_second(1_000);
     let witness = Arc::new(Witness::new(known.clone(), assumed));
@@ -163,6 +165,7 @@ fn batch(number: usize, guests: usize, clock: &dyn Clock) -> Batch {
                 disks: Vec::new(),
                 network_cards: Vec::new(),
                 host_device_count: 0,
+                hardware: HardwareFacts::default(),
             },
         });
     }

@@ -13,7 +13,8 @@ use plimsoll_proto::{PROTOCOL_VERSION, render};
 use plimsoll_store::{Appended, Record, Store};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::guard::Caller;
 use crate::roster::{Place, Roster};
@@ -380,6 +381,37 @@ fn refused(error: &ParseError) -> Status {
 fn unwritten(error: &WriteError) -> Status {
     match error {
         WriteError::Closed => Status::unavailable(error.to_string()),
-        WriteError::Store(source) => Status::resource_exhausted(format!("{error}: {source}")),
+        WriteError::Store(source) => {
+            // Upkeep looks for room this often.
+            let details = ErrorDetails::with_retry_info(Some(crate::serve::UPKEEP));
+            let text = format!("{error}: {source}");
+            Status::with_error_details(Code::ResourceExhausted, text, details)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use plimsoll_store::AppendError;
+
+    use super::*;
+
+    #[test]
+    fn want_of_room_tells_the_agent_to_keep_its_samples_and_when_to_come_again() {
+        let error = WriteError::Store(Arc::new(AppendError::LowSpace {
+            path: PathBuf::from("/data"),
+            free_bytes: 1,
+            floor_bytes: 2,
+        }));
+        let status = unwritten(&error);
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let retry = status.get_details_retry_info().unwrap();
+        assert_eq!(retry.retry_delay, Some(crate::serve::UPKEEP));
+        assert!(
+            status.message().contains("less than the floor of 2"),
+            "{status}"
+        );
     }
 }

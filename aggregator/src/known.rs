@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_model::{
-    Clock, DomainFacts, DomainId, Fact, Metric, NodeFacts, NodeId, Part, Reading, SeriesKey,
-    Subject, UnixMillis,
+    Clock, DomainFacts, DomainId, Metric, NodeFacts, NodeId, Part, Reading, SeriesKey, Subject,
+    UnixMillis,
 };
-use plimsoll_store::{SeriesFilter, Store};
+use plimsoll_store::{SeriesFilter, Store, Told};
 
 use crate::lessons::Learned;
+use crate::room::Ledger;
 use crate::roster::Roster;
 
 /// Libvirt's number of a domain that runs.
@@ -22,7 +23,7 @@ const STALE_INTERVALS: u32 = 3;
 #[derive(Debug, Clone)]
 pub struct DomainRow {
     /// Facts as last told.
-    pub facts: DomainFacts,
+    pub facts: Arc<DomainFacts>,
     /// When they were seen.
     pub facts_seen: UnixMillis,
     /// Libvirt's number of the state.
@@ -62,12 +63,19 @@ pub struct Known {
     pub interval: Duration,
     /// What finished migrations taught.
     pub learned: Learned,
+    /// What nodes use and were promised.
+    pub ledger: Arc<Ledger>,
 }
 
 impl Known {
     /// Tells whether what was read at `seen` is recent enough at `now`.
     pub fn is_fresh(&self, seen: UnixMillis, now: UnixMillis) -> bool {
         now.since(seen) <= self.interval * STALE_INTERVALS
+    }
+
+    /// Returns when a node was last heard of.
+    pub fn last_heard(&self, node: NodeId) -> Option<UnixMillis> {
+        self.store.last_heard(node)
     }
 
     /// Returns the newest value of a series, stored or live.
@@ -98,25 +106,21 @@ impl Known {
     }
 
     /// Returns the newest facts about a node and when they were seen.
-    pub fn node_facts(&self, node: NodeId) -> Option<(NodeFacts, UnixMillis)> {
-        match self.store.latest_facts(node)? {
-            Fact::Node { seen, facts } => Some((facts, seen)),
-            Fact::Domain { .. } => None,
-        }
+    pub fn node_facts(&self, node: NodeId) -> Option<(Arc<NodeFacts>, UnixMillis)> {
+        let told = self.store.latest_facts(node)?;
+        Some((told.facts, told.seen))
     }
 
     /// Returns the name people give a node; its id where none was told.
     pub fn hostname(&self, node: NodeId) -> String {
         self.node_facts(node)
-            .map(|(facts, _)| facts.hostname)
+            .map(|(facts, _)| facts.hostname.clone())
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| node.to_string())
     }
 
-    fn row(&self, fact: Fact, now: UnixMillis) -> Option<DomainRow> {
-        let Fact::Domain { seen, facts } = fact else {
-            return None;
-        };
+    fn row(&self, told: Told<DomainFacts>, now: UnixMillis) -> DomainRow {
+        let Told { seen, facts } = told;
         let mut row = DomainRow {
             facts,
             facts_seen: seen,
@@ -129,21 +133,21 @@ impl Known {
             row.last_seen = row.last_seen.max(state.window.end);
         }
         row.fresh = self.is_fresh(row.last_seen, now);
-        Some(row)
+        row
     }
 
     /// Lists a domain on every node that told of it, the newest first.
     pub fn domain(&self, domain: DomainId) -> Vec<DomainRow> {
         let now = self.clock.now();
         let rows = self.store.facts_of(domain).into_iter();
-        rows.filter_map(|fact| self.row(fact, now)).collect()
+        rows.map(|told| self.row(told, now)).collect()
     }
 
     /// Lists the domains that a node told of.
     pub fn domains_on(&self, node: NodeId) -> Vec<DomainRow> {
         let now = self.clock.now();
         let rows = self.store.domain_facts_on(node).into_iter();
-        rows.filter_map(|fact| self.row(fact, now)).collect()
+        rows.map(|told| self.row(told, now)).collect()
     }
 
     /// Returns the row on which a domain runs: the fresh running one, else the one last seen.
@@ -157,18 +161,23 @@ impl Known {
         running.or(last).cloned()
     }
 
+    /// Returns the mean growth per second of a counter in a span; nothing if it was not read twice.
+    pub fn mean_rate(&self, key: &SeriesKey, from: UnixMillis, to: UnixMillis) -> Option<f64> {
+        let rates = self.store.rate(key, from, to);
+        let lengths = rates.iter().map(|rate| rate.end.since(rate.begin));
+        let seconds: f64 = lengths.map(|length| length.as_secs_f64()).sum();
+        let grown: f64 = rates.iter().map(|rate| rate.increase as f64).sum();
+        (seconds > 0.0).then(|| grown / seconds)
+    }
+
     /// Lists the series of a metric of one subject.
     pub fn parts(&self, subject: Subject, metric: Metric) -> Vec<SeriesKey> {
-        let filter = SeriesFilter {
-            node: Some(subject.node()),
-            domain: subject.domain(),
-            metric: Some(metric),
-            part: None,
+        let parts = self.store.parts(subject, metric).into_iter();
+        let of_part = |part| SeriesKey {
+            subject,
+            metric,
+            part,
         };
-        self.store
-            .series(&filter)
-            .into_iter()
-            .filter(|key| key.subject == subject)
-            .collect()
+        parts.map(of_part).collect()
     }
 }

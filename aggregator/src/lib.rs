@@ -25,6 +25,7 @@ pub mod roster;
 #[cfg(test)]
 mod scene;
 pub mod serve;
+mod steps;
 pub mod truth;
 mod weigh;
 pub mod witness;

@@ -1,19 +1,23 @@
 //! The aggregator's command line.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use plimsoll_aggregator::config::{Config, ConfigError, DEFAULT_TEXT};
 use plimsoll_aggregator::guard::pki;
 use plimsoll_aggregator::serve::serve;
+use plimsoll_model::text::one_line;
 use plimsoll_model::{Clock as _, NodeId, SystemClock};
 use plimsoll_store::{Store, StoreOptions};
 use tracing_subscriber::EnvFilter;
 
+/// Exit code of flags that are not taken.
+const EXIT_USAGE: u8 = 2;
 /// Exit code of a configuration that is not taken (sysexits.h, EX_CONFIG).
 const EXIT_CONFIG: u8 = 78;
 
@@ -34,7 +38,11 @@ enum Command {
     Run(Settings),
     /// Read the configuration, print what is in force, and exit: 0 good, 78 bad.
     CheckConfig(Settings),
-    /// Print the commented default configuration.
+    /// Work with configurations.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// The same as `config default`, as it was called once.
+    #[command(hide = true)]
     DefaultConfig,
     /// Look after a store that no aggregator has open.
     #[command(subcommand)]
@@ -45,6 +53,12 @@ enum Command {
         #[command(subcommand)]
         make: Pki,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the commented default configuration.
+    Default,
 }
 
 #[derive(Debug, Subcommand)]
@@ -141,48 +155,59 @@ struct Settings {
     #[arg(long)]
     allow_plaintext_listen: bool,
     /// Interval the agents sample at, such as 10s.
-    #[arg(long)]
-    interval: Option<String>,
+    #[arg(long, value_parser = humantime::parse_duration)]
+    interval: Option<Duration>,
 }
 
 impl Settings {
     fn config(self) -> Result<Config, ConfigError> {
-        let mut config = Config::load(self.config.as_deref())?;
-        config.listen = self.listen.unwrap_or(config.listen);
-        config.data_dir = self.data_dir.unwrap_or(config.data_dir);
-        config.allow_plaintext_listen |= self.allow_plaintext_listen;
-        if let Some(text) = self.interval {
-            config.interval =
-                humantime_serde::re::humantime::parse_duration(&text).map_err(|error| {
-                    ConfigError::Value {
-                        key: "interval",
-                        problem: error.to_string(),
-                    }
-                })?;
-        }
-        config.check()?;
-        Ok(config)
+        Config::load(self.config.as_deref(), |config| {
+            config.listen = self.listen.unwrap_or(config.listen);
+            config.data_dir = self.data_dir.unwrap_or_else(|| config.data_dir.clone());
+            config.allow_plaintext_listen |= self.allow_plaintext_listen;
+            config.interval = self.interval.unwrap_or(config.interval);
+        })
     }
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse().command) {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => {
+            let text = one_line(&error.to_string());
+            complain(&format!("{text}; see --help"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Err(help) => {
+            return help
+                .print()
+                .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
+    };
+    match run(args.command) {
         Ok(code) => code,
         Err(error) => {
             let bad_config = error.downcast_ref::<ConfigError>().is_some();
-            drop(writeln!(
-                std::io::stderr().lock(),
-                "plimsoll-aggregator: {error:#}"
-            ));
+            complain(&format!("{error:#}"));
             ExitCode::from(if bad_config { EXIT_CONFIG } else { 1 })
         }
     }
 }
 
+fn complain(text: &str) {
+    // Nowhere is left to say that standard error is closed.
+    drop(writeln!(
+        std::io::stderr().lock(),
+        "plimsoll-aggregator: {text}"
+    ));
+}
+
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match command {
-        Command::DefaultConfig => write!(out, "{DEFAULT_TEXT}")?,
+        Command::Config(ConfigCommand::Default) | Command::DefaultConfig => {
+            write!(out, "{DEFAULT_TEXT}")?
+        }
         Command::CheckConfig(settings) => write!(out, "{}", toml::to_string(&settings.config()?)?)?,
         Command::Store(command) => return look_after(&command, &mut out),
         Command::Pki { make } => {
@@ -200,6 +225,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
             tracing_subscriber::fmt()
                 .with_env_filter(filter)
+                .with_ansi(std::io::stderr().is_terminal())
                 .with_writer(std::io::stderr)
                 .init();
             let runtime = tokio::runtime::Runtime::new()?;

@@ -1,23 +1,33 @@
 //! Makes an estimate: gathers its inputs from what is known, remembers where each came from, and asks
 //! `plimsoll-estimate`. It holds no formula of its own.
 
+mod link;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
 use std::time::Duration;
 
 use plimsoll_estimate::{
-    BandwidthSource, DirtyPoint, Estimate, InputError, Inputs, LinkBandwidth, Policy, ZeroShare,
-    network, zero_share_from_rss, zero_share_from_touched,
+    BandwidthSource, Calibration, DIRTY_POINTS_MAX, DirtyPoint, DirtySource, Estimate, InputError,
+    Inputs, LIBVIRT_SAMPLES_PER_GIB, LinkBandwidth, Policy, WINDOW_MS_MAX, ZeroShare, round_u64,
+    zero_share_from_rss, zero_share_from_touched,
 };
-use plimsoll_model::{Bandwidth, ByteSize, DirtyRate, Metric, NodeId, Part, SeriesKey, UnixMillis};
+use plimsoll_model::{
+    Bandwidth, ByteSize, DirtyRate, Metric, NodeId, Part, Ratio, SeriesKey, Subject, UnixMillis,
+};
 
 use crate::known::{DomainRow, Known};
 use crate::lessons::Likeness;
 
 /// Measurements of the dirty rate older than this tell of another time of day.
 const DIRTY_HORIZON: Duration = Duration::from_secs(900);
+/// Passes of earlier migrations that are taken, of all the points there may be.
+const PASSES_MAX: usize = 64;
 /// A domain that just began to run fills its memory as it never will again, so this much is left out.
 const BEGINNING: Duration = Duration::from_secs(5);
-/// Packets of a network whose cards tell no size.
-const MTU_BYTES_USUAL: u32 = 1500;
+/// Processors that were idle over this span are likely to be when the migration begins.
+const IDLE_SPAN: Duration = Duration::from_secs(60);
 
 /// What a caller asks, beyond the domain.
 #[derive(Debug, Clone, Copy)]
@@ -92,45 +102,111 @@ pub fn plan(
     as_of: UnixMillis,
     assumed: Bandwidth,
 ) -> Result<Answer, PlanError> {
-    if question.target == Some(row.facts.node) {
-        return Err(PlanError::AlreadyThere {
-            domain: row.facts.name.clone(),
-            target: known.hostname(row.facts.node),
-        });
+    Prepared::new(known, row, question.policy, as_of)?.answer(question, assumed)
+}
+
+/// All about a domain and its node that is the same for every target.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    known: &'a Known,
+    row: &'a DomainRow,
+    as_of: UnixMillis,
+    inputs: Inputs,
+    gathered: Vec<Input>,
+    /// Estimates made already: targets behind like links need no second one.
+    made: RefCell<Vec<(LinkBandwidth, Calibration, Estimate)>>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Gathers what was known at `as_of`.
+    pub fn new(
+        known: &'a Known,
+        row: &'a DomainRow,
+        policy: Policy,
+        as_of: UnixMillis,
+    ) -> Result<Self, PlanError> {
+        let mut gathered = Vec::new();
+        let memory = memory_total(known, row, &mut gathered)?;
+        // No bandwidth yet: each target brings its own.
+        let nothing = LinkBandwidth {
+            rate: Bandwidth::from_bytes_per_second(0),
+            uncertainty: None,
+            source: BandwidthSource::Assumed,
+        };
+        let mut inputs = Inputs::new(memory, nothing, policy);
+        inputs.accelerator = row.facts.accelerator;
+        inputs.idle_cpus = idle_cpus(known, row.facts.node, as_of, &mut gathered);
+        let zero = zero_share(known, row, memory, &mut gathered);
+        inputs.zero_fraction = zero.map(|zero| zero.share);
+        inputs.zero_deviation = zero.and_then(|zero| zero.deviation);
+        inputs.dirty_points = dirty_points(known, row, as_of, &mut gathered)?;
+        inputs.telemetry_age_ms = gathered
+            .iter()
+            .filter(|input| input.name.starts_with("vm.dirty.rate"))
+            .filter_map(|input| input.read)
+            .max()
+            .map(|read| u64::try_from(as_of.since(read).as_millis()).unwrap_or(u64::MAX));
+        inputs.has_balloon = known
+            .whole(row.subject(), Metric::VmMemGuestLastUpdate)
+            .is_some_and(|at| at.value > 0);
+        Ok(Self {
+            known,
+            row,
+            as_of,
+            inputs,
+            gathered,
+            made: RefCell::default(),
+        })
     }
-    let mut gathered = Vec::new();
-    let memory = memory_total(known, row, &mut gathered)?;
-    let bandwidth = link(known, row, question, assumed, &mut gathered);
-    let mut inputs = Inputs::new(memory, bandwidth, question.policy);
-    inputs.accelerator = row.facts.accelerator;
-    let zero = zero_share(known, row, memory, &mut gathered);
-    inputs.zero_fraction = zero.map(|zero| zero.share);
-    inputs.zero_deviation = zero.and_then(|zero| zero.deviation);
-    inputs.dirty_points = dirty_points(known, row, as_of, &mut gathered)?;
-    inputs.telemetry_age_ms = gathered
-        .iter()
-        .filter(|input| input.name.starts_with("vm.dirty.rate"))
-        .filter_map(|input| input.read)
-        .max()
-        .map(|read| u64::try_from(as_of.since(read).as_millis()).unwrap_or(u64::MAX));
-    inputs.has_balloon = known
-        .whole(row.subject(), Metric::VmMemGuestLastUpdate)
-        .is_some_and(|at| at.value > 0);
-    inputs.calibration = known.learned.calibration(&Likeness {
-        source: row.facts.node,
-        target: question.target,
-        accelerator: row.facts.accelerator,
-        link: bandwidth.rate,
-        mode: question.policy.mode,
-    });
-    let estimate = plimsoll_estimate::estimate(&inputs)?;
-    Ok(Answer {
-        as_of,
-        source: row.facts.node,
-        estimate,
-        inputs: gathered,
-        stale: !known.is_fresh(row.last_seen, as_of),
-    })
+
+    /// Makes the estimate for a target; the policy of the question was prepared for already.
+    pub fn answer(&self, question: &Question, assumed: Bandwidth) -> Result<Answer, PlanError> {
+        let source = self.row.facts.node;
+        if question.target == Some(source) {
+            return Err(PlanError::AlreadyThere {
+                domain: self.row.facts.name.clone(),
+                target: self.known.hostname(source),
+            });
+        }
+        let mut gathered = self.gathered.clone();
+        let link = link::bandwidth(self.known, self.row, question, assumed, &mut gathered);
+        let calibration = self.known.learned.calibration(&Likeness {
+            source,
+            target: question.target,
+            accelerator: self.row.facts.accelerator,
+            link: link.rate,
+            mode: self.inputs.policy.mode,
+        });
+        Ok(Answer {
+            as_of: self.as_of,
+            source,
+            estimate: self.estimate(link, calibration)?,
+            inputs: gathered,
+            stale: !self.known.is_fresh(self.row.last_seen, self.as_of),
+        })
+    }
+
+    fn estimate(
+        &self,
+        link: LinkBandwidth,
+        calibration: Calibration,
+    ) -> Result<Estimate, InputError> {
+        let mut made = self.made.borrow_mut();
+        let same = made
+            .iter()
+            .find(|(one, other, _)| *one == link && *other == calibration);
+        if let Some((_, _, estimate)) = same {
+            return Ok(estimate.clone());
+        }
+        let inputs = Inputs {
+            bandwidth: link,
+            calibration,
+            ..self.inputs.clone()
+        };
+        let estimate = plimsoll_estimate::estimate(&inputs)?;
+        made.push((link, calibration, estimate.clone()));
+        Ok(estimate)
+    }
 }
 
 fn memory_total(
@@ -165,67 +241,27 @@ fn memory_total(
     Ok(size)
 }
 
-fn link(
+/// Processors of a node that were idle of late; absent where they were not read twice.
+fn idle_cpus(
     known: &Known,
-    row: &DomainRow,
-    question: &Question,
-    assumed: Bandwidth,
+    node: NodeId,
+    as_of: UnixMillis,
     gathered: &mut Vec<Input>,
-) -> LinkBandwidth {
-    let mut push = |name: &str, rate: Bandwidth, source| {
-        gathered.push(Input {
-            name: name.to_owned(),
-            value: rate.to_string(),
-            source,
-            read: None,
-        });
-    };
-    if let Some(rate) = question.path_bandwidth {
-        push("path_bandwidth", rate, "request");
-        return LinkBandwidth {
-            rate,
-            uncertainty: None,
-            source: BandwidthSource::Capacity,
-        };
+) -> Option<Ratio> {
+    let from = as_of.minus(IDLE_SPAN);
+    let mut idle = None;
+    for key in known.parts(Subject::Node(node), Metric::HostCpuTimeIdle) {
+        let share = known.mean_rate(&key, from, as_of)? / 1e9;
+        idle = Some(idle.unwrap_or(0.0) + share);
     }
-    let speed = |node: NodeId| known.node_facts(node)?.0.migration_bandwidth;
-    let source = speed(row.facts.node);
-    let target = question.target.and_then(speed);
-    let slowest = match (source, target) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (one, other) => one.or(other),
-    };
-    let mtu = known
-        .node_facts(row.facts.node)
-        .and_then(|(facts, _)| {
-            let card = facts.migration_interface?;
-            facts
-                .interfaces
-                .iter()
-                .find(|interface| interface.name == card)?
-                .mtu_bytes
-        })
-        .unwrap_or(MTU_BYTES_USUAL);
-    match slowest {
-        Some(rate) => {
-            push("node.migration_bandwidth", rate, "fact");
-            let rate = network::ethernet_goodput(rate, mtu);
-            LinkBandwidth {
-                rate,
-                uncertainty: None,
-                source: BandwidthSource::Capacity,
-            }
-        }
-        None => {
-            push("assumed_bandwidth", assumed, "prior");
-            let rate = network::ethernet_goodput(assumed, mtu);
-            LinkBandwidth {
-                rate,
-                uncertainty: None,
-                source: BandwidthSource::Assumed,
-            }
-        }
-    }
+    let idle = Ratio::from_millionths(round_u64(idle? * 1e6));
+    gathered.push(Input {
+        name: "node.idle_cpus".to_owned(),
+        value: format!("{:.2} processors", idle.as_f64()),
+        source: "measured",
+        read: Some(as_of),
+    });
+    Some(idle)
 }
 
 /// How much of the memory is zero: counted where the agent may look at the guest's mappings, else guessed
@@ -280,12 +316,22 @@ fn dirty_points(
     let mut points = Vec::new();
     let horizon = as_of.minus(DIRTY_HORIZON);
     let begun = first_seen(known, row, horizon, as_of).plus(BEGINNING);
-    for key in known.parts(row.subject(), Metric::VmDirtyRate) {
+    passes(known, row, (begun, as_of), &mut points, gathered);
+    let windows = known.parts(row.subject(), Metric::VmDirtyRate);
+    // Each window its part of what the model takes, and of each the newest.
+    let most = (DIRTY_POINTS_MAX - points.len()) / windows.len().max(1);
+    for key in windows {
         let mut samples = known.store.range(&key, horizon, as_of);
         samples.retain(|(window, _)| window.begin() >= begun);
+        samples.drain(..samples.len().saturating_sub(most));
+        let noise = noise(known, row, &key.part);
         for (window, value) in &samples {
             let rate = DirtyRate::from_bytes_per_second(*value);
-            points.push(DirtyPoint::libvirt(window.width_ms.max(1), rate));
+            let width_ms = window.width_ms.max(1);
+            points.push(DirtyPoint {
+                source: noise,
+                ..DirtyPoint::libvirt(width_ms, rate)
+            });
         }
         if let Some((window, value)) = samples.last() {
             gathered.push(Input {
@@ -300,6 +346,53 @@ fn dirty_points(
             });
         }
     }
-    points.truncate(plimsoll_estimate::DIRTY_POINTS_MAX);
     Ok(points)
+}
+
+/// Tells how a window was measured; agents that do not say how many pages they had looked at had libvirt
+/// measure.
+fn noise(known: &Known, row: &DomainRow, part: &Part) -> DirtySource {
+    let pages = known.latest(&SeriesKey {
+        subject: row.subject(),
+        metric: Metric::VmDirtySamplePages,
+        part: part.clone(),
+    });
+    let pages = pages.and_then(|pages| u32::try_from(pages.value).ok());
+    DirtySource::PageSampling {
+        pages_per_gib: pages.unwrap_or(LIBVIRT_SAMPLES_PER_GIB).max(1),
+    }
+}
+
+/// Adds what the passes of real migrations counted: those to and from the node of this very process.
+fn passes(
+    known: &Known,
+    row: &DomainRow,
+    (begun, as_of): (UnixMillis, UnixMillis),
+    points: &mut Vec<DirtyPoint>,
+    gathered: &mut Vec<Input>,
+) {
+    let key = SeriesKey {
+        subject: row.subject(),
+        metric: Metric::VmDirtyPassRate,
+        part: Part::whole(),
+    };
+    let mut samples = known.store.range(&key, begun, as_of);
+    samples.retain(|(window, _)| (1..=WINDOW_MS_MAX).contains(&window.width_ms));
+    samples.drain(..samples.len().saturating_sub(PASSES_MAX));
+    for (window, value) in &samples {
+        let rate = DirtyRate::from_bytes_per_second(*value);
+        points.push(DirtyPoint::counted(window.width_ms, rate));
+    }
+    if let Some((window, value)) = samples.last() {
+        gathered.push(Input {
+            name: format!("{}{{{} ms}}", key.metric, window.width_ms),
+            value: format!(
+                "{} (last of {})",
+                DirtyRate::from_bytes_per_second(*value),
+                samples.len()
+            ),
+            source: "counted",
+            read: Some(window.end),
+        });
+    }
 }

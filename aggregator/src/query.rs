@@ -7,12 +7,13 @@ use plimsoll_model::{Metric, NodeId, Part, Reading, SeriesKey, UnixMillis};
 use plimsoll_proto::parse::{self, ParseError};
 use plimsoll_proto::v1::query_service_server::QueryService;
 use plimsoll_proto::{render, v1};
-use plimsoll_store::{EventFilter, SeriesFilter};
+use plimsoll_store::{EventFilter, Rate, SeriesFilter};
 use tonic::{Code, Request, Response, Status};
 
 use crate::columns::Question;
 use crate::known::{DomainRow, Known};
 use crate::page::{page, refused, status};
+use crate::steps::{self, Told};
 
 /// Usual and largest page of lists of things.
 const THINGS: (usize, usize) = (100, 1_000);
@@ -89,9 +90,15 @@ impl Query {
         rows
     }
 
-    fn select(&self, selector: Option<v1::SeriesSelector>) -> Result<Vec<SeriesKey>, ParseError> {
+    /// Finds series; `past` ones too, of which only rollups are left.
+    fn select(
+        &self,
+        selector: Option<v1::SeriesSelector>,
+        past: bool,
+    ) -> Result<Vec<SeriesKey>, ParseError> {
         let selector = selector.unwrap_or_default();
         let (filter, prefix) = filter(&selector)?;
+        let filter = SeriesFilter { past, ..filter };
         let mut keys = self.known.store.series(&filter);
         if let Some(prefix) = prefix {
             keys.retain(|key| key.metric.name().starts_with(prefix));
@@ -106,9 +113,9 @@ impl Query {
             None => self.known.clock.now(),
             at => parse::timestamp("end_time", at.as_ref()).map_err(|error| refused(&error))?,
         };
-        let rate = request.function() == v1::RangeFunction::Rate;
+        let told = steps::asked(&request, (from, to)).map_err(|error| refused(&error))?;
         let keys = self
-            .select(request.selector)
+            .select(request.selector, told.past())
             .map_err(|error| refused(&error))?;
         let mut names = keys
             .iter()
@@ -126,29 +133,32 @@ impl Query {
         }
         let series = keys
             .iter()
-            .map(|key| self.samples(key, from, to, rate))
+            .map(|key| match told {
+                Told::Steps(asked) => steps::series(&self.known.store, key, &asked),
+                Told::Samples { rate } => self.samples(key, (from, to), rate),
+            })
             .collect::<Result<Vec<_>, _>>()?;
-        let series = series
-            .into_iter()
-            .filter(|series| !series.samples.is_empty())
-            .collect();
+        let says = |series: &v1::RangeSeries| {
+            series.partial || !(series.samples.is_empty() && series.steps.is_empty())
+        };
+        let series = series.into_iter().filter(says).collect();
         Ok(v1::QueryRangeResponse { series })
     }
 
     fn samples(
         &self,
         key: &SeriesKey,
-        from: UnixMillis,
-        to: UnixMillis,
+        (from, to): (UnixMillis, UnixMillis),
         rate: bool,
     ) -> Result<v1::RangeSeries, Status> {
+        let store = &self.known.store;
+        let range = store.range_with_holes(key, from, to);
         let samples: Vec<v1::Sample> = if rate {
-            let rates = self.known.store.rate(key, from, to);
+            let rates = Rate::between(&range.samples);
             rates.iter().map(rate_sample).collect()
         } else {
-            let samples = self.known.store.range(key, from, to);
+            let samples = range.samples.into_iter();
             samples
-                .into_iter()
                 .map(|(window, value)| render::sample(window, value))
                 .collect()
         };
@@ -162,6 +172,8 @@ impl Query {
         Ok(v1::RangeSeries {
             series: Some(render::series(key)),
             samples,
+            samples_start_time: store.samples_from().map(render::timestamp),
+            ..steps::partial(&range.holes)
         })
     }
 }
@@ -186,11 +198,12 @@ pub(crate) fn filter(
         domain: parse::domain_id_opt("selector.domain_id", &selector.domain_id)?,
         metric: exact,
         part: part.map_err(|error| ParseError::new("selector.part", error.to_string()))?,
+        past: false,
     };
     Ok((filter, prefix))
 }
 
-fn rate_sample(rate: &plimsoll_store::Rate) -> v1::Sample {
+fn rate_sample(rate: &Rate) -> v1::Sample {
     let span = rate.end.since(rate.begin);
     let millis = span.as_millis().max(1);
     let millionths = u128::from(rate.increase) * 1_000_000_000 / millis;
@@ -248,7 +261,7 @@ impl QueryService for Query {
     ) -> Result<Response<v1::ListSeriesResponse>, Status> {
         let request = request.into_inner();
         let all = self
-            .select(request.selector)
+            .select(request.selector, request.past)
             .map_err(|error| refused(&error))?;
         let (keys, next_page_token) = page(all, request.page_size, &request.page_token, SERIES)
             .map_err(|error| refused(&error))?;

@@ -1,43 +1,32 @@
 //! How much room nodes have: gathers what is promised and what is measured, and has
 //! `plimsoll_estimate::headroom` do the sum. It holds no formula of its own.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod ask;
+mod ledger;
+mod measured;
+mod promised;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 
 use plimsoll_estimate::headroom::{
     Flavour, Headroom, HostState, MoveCost, Resource, ResourceHeadroom, ResourceState, headroom,
 };
-use plimsoll_model::{
-    ByteSize, Metric, NodeFacts, NodeId, OvercommitFacts, Ratio, Subject, UnixMillis,
-};
-use plimsoll_proto::parse::{self, ParseError};
-use plimsoll_proto::{render, v1};
+use plimsoll_model::{ByteSize, NodeFacts, NodeId, OvercommitFacts, Ratio, UnixMillis};
+use plimsoll_proto::{parse, render, v1};
 use tonic::{Code, Status};
 
 use crate::answer;
 use crate::known::Known;
 use crate::page::{refused, status};
 use crate::planner::Input;
+use ask::Question;
+pub use ledger::{Ledger, Used};
+use promised::Promised;
 
 /// One processor, in the unit of the sum.
 const CPU: u64 = 1_000_000;
-/// Use is measured over this span unless asked otherwise.
-const HORIZON_USUAL: Duration = Duration::from_secs(3_600);
-/// Use is taken at this percentile unless asked otherwise.
-const PERCENTILE_USUAL: i32 = 95;
-
-/// What a caller asks, checked.
-#[derive(Debug)]
-struct Question {
-    cpu_ratio: Option<Ratio>,
-    memory_ratio: Option<Ratio>,
-    reserved_cpus: Option<u64>,
-    reserved_memory: Option<u64>,
-    margin: Ratio,
-    horizon: Duration,
-    percentile: i32,
-    flavours: Vec<(String, Flavour)>,
-}
 
 /// Answers for the nodes that are asked for, or for all.
 pub fn answer(
@@ -60,177 +49,105 @@ pub fn answer(
         }
         nodes.push(node);
     }
-    if nodes.is_empty() {
+    let asked_for = !nodes.is_empty();
+    if !asked_for {
         nodes = all;
     }
     nodes.sort();
-    let nodes = nodes
-        .into_iter()
-        .map(|node| of_node(known, node, &question));
-    Ok(v1::GetHeadroomResponse {
-        nodes: nodes.collect::<Result<_, _>>()?,
+    let mut answers = Vec::new();
+    for node in nodes {
+        match of_node(known, node, &question) {
+            // Of all nodes, one that did not tell what it has hides no other.
+            Err(refusal) if !asked_for && refusal.code() == Code::FailedPrecondition => {
+                answers.push(untold(known, node, refusal.message()));
+            }
+            answer => answers.push(answer?),
+        }
+    }
+    Ok(v1::GetHeadroomResponse { nodes: answers })
+}
+
+/// What is answered for a node of which the sum cannot be made.
+fn untold(known: &Known, node: NodeId, why: &str) -> v1::NodeHeadroom {
+    let quality = v1::Quality::Unspecified.into();
+    v1::NodeHeadroom {
+        node_id: node.as_bytes().to_vec(),
+        hostname: known.hostname(node),
+        envelope: Some(answer::envelope(
+            known.clock.now(),
+            &[],
+            vec![quality],
+            known.interval * 3,
+        )),
+        reasons: vec![why.to_owned()],
+        ..v1::NodeHeadroom::default()
+    }
+}
+
+/// What is known of a node's room at an instant.
+struct Gathered {
+    now: UnixMillis,
+    state: HostState,
+    sums: Arc<Promised>,
+    used: Used,
+}
+
+/// Gathers what is known of a node; nothing if it did not tell its processors and memory.
+fn gather(
+    known: &Known,
+    (node, facts): (NodeId, &NodeFacts),
+    question: &Question,
+) -> Option<Gathered> {
+    let (cpus, memory) = facts.cpu_count.zip(facts.memory)?;
+    let now = known.clock.now();
+    let used = if question.measures_as_usual() {
+        known.ledger.used(known, node, now)
+    } else {
+        Used::measure(known, node, question, now)
+    };
+    let sums = known.ledger.promised(known, node, now);
+    let all = (u64::from(cpus), memory.bytes());
+    let state = state(all, question, facts.overcommit, &sums, &used);
+    Some(Gathered {
+        now,
+        state,
+        sums,
+        used,
     })
 }
 
-impl Question {
-    /// What is asked where the caller says nothing.
-    fn usual() -> Self {
-        Self {
-            cpu_ratio: None,
-            memory_ratio: None,
-            reserved_cpus: None,
-            reserved_memory: None,
-            margin: Ratio::from_millionths(0),
-            horizon: HORIZON_USUAL,
-            percentile: PERCENTILE_USUAL,
-            flavours: Vec::new(),
-        }
-    }
-
-    fn read(request: &v1::GetHeadroomRequest) -> Result<Self, ParseError> {
-        let optional = |field, value: Option<i64>| {
-            value.map(|value| parse::unsigned(field, value)).transpose()
-        };
-        let ratio = |field, value: Option<i64>| {
-            value
-                .map(|value| parse::sequence(field, value).map(Ratio::from_millionths))
-                .transpose()
-        };
-        let margin = parse::unsigned("margin_millionths", request.margin_millionths)?;
-        if margin > 999_999 {
-            return Err(ParseError::new(
-                "margin_millionths",
-                "must lie in 0 to 999999",
-            ));
-        }
-        let percentile = match request.percentile {
-            0 => PERCENTILE_USUAL,
-            one @ 1..=100 => one,
-            _ => {
-                return Err(ParseError::new(
-                    "percentile",
-                    "must lie in 1 to 100, or be 0 for 95",
-                ));
-            }
-        };
-        let horizon = match request.horizon {
-            None => HORIZON_USUAL,
-            Some(span) => Duration::try_from(span)
-                .map_err(|_| ParseError::new("horizon", "must be 0 or longer"))?,
-        };
-        let flavour = |flavor: &v1::Flavor| {
-            let vcpus = parse::sequence("flavors.vcpu_count", i64::from(flavor.vcpu_count))?;
-            let memory = parse::sequence("flavors.memory_bytes", flavor.memory_bytes)?;
-            let vcpu_count = u32::try_from(vcpus).unwrap_or(u32::MAX);
-            let memory = ByteSize::from_bytes(memory);
-            Ok((flavor.name.clone(), Flavour { vcpu_count, memory }))
-        };
-        Ok(Self {
-            cpu_ratio: ratio("cpu_ratio_millionths", request.cpu_ratio_millionths)?,
-            memory_ratio: ratio("memory_ratio_millionths", request.memory_ratio_millionths)?,
-            reserved_cpus: optional(
-                "reserved_cpu_count",
-                request.reserved_cpu_count.map(i64::from),
-            )?,
-            reserved_memory: optional("reserved_memory_bytes", request.reserved_memory_bytes)?,
-            margin: Ratio::from_millionths(margin),
-            horizon,
-            percentile,
-            flavours: request
-                .flavors
-                .iter()
-                .map(flavour)
-                .collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-/// Sums over the guests of a node.
-#[derive(Debug, Default)]
-struct Promised {
-    vcpus: u64,
-    memory: u64,
-    arriving_vcpus: u64,
-    arriving_memory: u64,
-}
-
-fn promised(known: &Known, node: NodeId) -> Promised {
-    let mut sum = Promised::default();
-    for row in known.domains_on(node).iter().filter(|row| row.fresh) {
-        let vcpus = u64::from(row.facts.vcpu_count.unwrap_or(0));
-        let memory = row.facts.memory_max.map_or(0, ByteSize::bytes);
-        if known
-            .owner(row.facts.domain)
-            .is_some_and(|owner| owner.facts.node == node)
-        {
-            sum.vcpus += vcpus;
-            sum.memory += memory;
-        } else {
-            // Fresh here and running elsewhere: it is on its way.
-            sum.arriving_vcpus += vcpus;
-            sum.arriving_memory += memory;
-        }
-    }
-    sum
-}
-
 fn of_node(known: &Known, node: NodeId, question: &Question) -> Result<v1::NodeHeadroom, Status> {
-    let now = known.clock.now();
-    let facts = known.node_facts(node);
     let unknown = || {
         let message = format!("node {node} has not told its processors and memory yet");
         status(Code::FailedPrecondition, "FACTS_UNKNOWN", message)
     };
-    let (facts, seen) = facts.ok_or_else(unknown)?;
-    let (cpus, memory) = facts.cpu_count.zip(facts.memory).ok_or_else(unknown)?;
-    let sums = promised(known, node);
-    let from = now.minus(question.horizon);
+    let (facts, seen) = known.node_facts(node).ok_or_else(unknown)?;
+    let gathered = gather(known, (node, &facts), question).ok_or_else(unknown)?;
+    let room = headroom(&gathered.state, &MoveCost::default())
+        .map_err(|error| status(Code::InvalidArgument, "INVALID_INPUT", error.to_string()))?;
+    let heard = known.last_heard(node).unwrap_or(seen);
+    let silent =
+        gathered.sums.is_silent(known, gathered.now) || !known.is_fresh(heard, gathered.now);
+    let qualities = silent.then(|| v1::Quality::Stale.into());
     let mut inputs = vec![Input {
         name: "node.facts".to_owned(),
-        value: format!("{cpus} processors, {memory}"),
+        value: format!(
+            "{} processors, {}",
+            gathered.state.cpu.total / CPU,
+            ByteSize::from_bytes(gathered.state.memory.total)
+        ),
         source: "fact",
         read: Some(seen),
     }];
-    let cpu_used = cpu_used(
-        known,
-        node,
-        u64::from(cpus),
-        (from, now),
-        question.percentile,
-    );
-    let memory_used = memory_used(known, node, (from, now), question.percentile);
-    note_use(&mut inputs, question, cpu_used, memory_used);
-    let used = (
-        cpu_used.map(|(used, _)| used),
-        memory_used.map(|(used, _)| used),
-    );
-    let state = state(
-        (u64::from(cpus), memory.bytes()),
-        question,
-        facts.overcommit,
-        &sums,
-        used,
-    );
-    let room = headroom(&state, &MoveCost::default())
-        .map_err(|error| status(Code::InvalidArgument, "INVALID_INPUT", error.to_string()))?;
-    let mut qualities = Vec::new();
-    if !known.is_fresh(
-        known
-            .store
-            .nodes()
-            .iter()
-            .find(|s| s.node == node)
-            .map_or(seen, |s| s.last),
-        now,
-    ) {
-        qualities.push(v1::Quality::Stale.into());
-    }
+    note_rules(&mut inputs, question, facts.overcommit, &gathered.state);
+    note_promises(&mut inputs, &gathered.sums);
+    note_use(&mut inputs, question, &gathered);
     Ok(message(
         known,
         (node, &facts),
         question,
-        (&state, &room),
-        (now, inputs, qualities),
+        (&gathered, &room),
+        (inputs, qualities.into_iter().collect()),
     ))
 }
 
@@ -241,21 +158,9 @@ pub(crate) fn while_moving(
     (node, facts): (NodeId, &NodeFacts),
     cost: &MoveCost,
 ) -> Option<(HostState, Headroom)> {
-    let question = Question::usual();
-    let (cpus, memory) = facts.cpu_count.zip(facts.memory)?;
-    let cpus = u64::from(cpus);
-    let now = known.clock.now();
-    let span = (now.minus(question.horizon), now);
-    let cpu = cpu_used(known, node, cpus, span, question.percentile);
-    let used = (
-        cpu.map(|(used, _)| used),
-        memory_used(known, node, span, question.percentile).map(|(used, _)| used),
-    );
-    let sums = promised(known, node);
-    let all = (cpus, memory.bytes());
-    let state = state(all, &question, facts.overcommit, &sums, used);
-    let room = headroom(&state, cost).ok()?;
-    Some((state, room))
+    let gathered = gather(known, (node, facts), &Question::usual())?;
+    let room = headroom(&gathered.state, cost).ok()?;
+    Some((gathered.state, room))
 }
 
 /// Puts together what is told, asked and measured.
@@ -264,8 +169,9 @@ fn state(
     question: &Question,
     own: Option<OvercommitFacts>,
     sums: &Promised,
-    used: (Option<u64>, Option<u64>),
+    used: &Used,
 ) -> HostState {
+    let amount = |used: Option<(u64, UnixMillis)>| used.map(|(used, _)| used);
     HostState {
         cpu: ResourceState {
             total: cpus * CPU,
@@ -276,7 +182,7 @@ fn state(
                 .unwrap_or(Ratio::ONE),
             allocated: sums.vcpus * CPU,
             in_flight: sums.arriving_vcpus * CPU,
-            used: used.0,
+            used: amount(used.cpu),
             margin: question.margin,
         },
         memory: ResourceState {
@@ -291,7 +197,7 @@ fn state(
                 .unwrap_or(Ratio::ONE),
             allocated: sums.memory,
             in_flight: sums.arriving_memory,
-            used: used.1,
+            used: amount(used.memory),
             margin: question.margin,
         },
         network: None,
@@ -303,92 +209,102 @@ fn cpu_reserve(question: &Question, own: Option<OvercommitFacts>) -> u64 {
     question.reserved_cpus.or(own).unwrap_or(0)
 }
 
-fn note_use(
+/// Tells by which ratios and reserves the promises are counted, and who set them.
+fn note_rules(
     inputs: &mut Vec<Input>,
     question: &Question,
-    cpu: Option<(u64, UnixMillis)>,
-    memory: Option<(u64, UnixMillis)>,
+    own: Option<OvercommitFacts>,
+    state: &HostState,
 ) {
+    let source = |asked: bool| match (asked, own) {
+        (true, _) => "request",
+        (false, Some(_)) => "fact",
+        (false, None) => "prior",
+    };
+    let ratio = |state: &ResourceState| format!("{:.2}", state.ratio.as_f64());
+    let rules = [
+        (
+            "cpu.ratio",
+            ratio(&state.cpu),
+            source(question.cpu_ratio.is_some()),
+        ),
+        (
+            "memory.ratio",
+            ratio(&state.memory),
+            source(question.memory_ratio.is_some()),
+        ),
+        (
+            "cpu.reserved",
+            format!("{} processors", state.cpu.reserved / CPU),
+            source(question.reserved_cpus.is_some()),
+        ),
+        (
+            "memory.reserved",
+            ByteSize::from_bytes(state.memory.reserved).to_string(),
+            source(question.reserved_memory.is_some()),
+        ),
+        (
+            "margin",
+            format!("{:.1} % of each", question.margin.as_f64() * 100.0),
+            "request",
+        ),
+    ];
+    inputs.extend(rules.map(|(name, value, source)| Input {
+        name: name.to_owned(),
+        value,
+        source,
+        read: None,
+    }));
+}
+
+fn note_promises(inputs: &mut Vec<Input>, sums: &Promised) {
+    let promises = [
+        (
+            "cpu.promised",
+            format!(
+                "{} processors, {} more arriving",
+                sums.vcpus, sums.arriving_vcpus
+            ),
+        ),
+        (
+            "memory.promised",
+            format!(
+                "{}, {} more arriving",
+                ByteSize::from_bytes(sums.memory),
+                ByteSize::from_bytes(sums.arriving_memory)
+            ),
+        ),
+    ];
+    inputs.extend(promises.map(|(name, value)| Input {
+        name: name.to_owned(),
+        value,
+        source: "measured",
+        read: sums.told,
+    }));
+}
+
+fn note_use(inputs: &mut Vec<Input>, question: &Question, gathered: &Gathered) {
     let what = format!(
         "p{} over {} s",
         question.percentile,
         question.horizon.as_secs()
     );
-    if let Some((used, read)) = cpu {
-        let value = format!("{:.2} processors, {what}", used as f64 / CPU as f64);
+    let mut push = |name: &str, value: String, read| {
         inputs.push(Input {
-            name: "cpu.used".to_owned(),
+            name: name.to_owned(),
             value,
             source: "measured",
             read: Some(read),
         });
-    }
-    if let Some((used, read)) = memory {
-        let value = format!("{}, {what}", ByteSize::from_bytes(used));
-        let name = "memory.used".to_owned();
-        inputs.push(Input {
-            name,
-            value,
-            source: "measured",
-            read: Some(read),
-        });
-    }
-}
-
-/// The wall of one percentile: the value below which so many hundredths lie.
-fn percentile(mut values: Vec<u64>, percent: i32) -> Option<u64> {
-    values.sort_unstable();
-    let last = values.len().checked_sub(1)?;
-    let at = (last * usize::try_from(percent).unwrap_or(100)).div_ceil(100);
-    values.get(at.min(last)).copied()
-}
-
-fn cpu_used(
-    known: &Known,
-    node: NodeId,
-    cpus: u64,
-    span: (UnixMillis, UnixMillis),
-    percent: i32,
-) -> Option<(u64, UnixMillis)> {
-    // Idle and waiting time per second, summed over processors that were read together.
-    let mut idle: BTreeMap<UnixMillis, f64> = BTreeMap::new();
-    for metric in [Metric::HostCpuTimeIdle, Metric::HostCpuTimeIowait] {
-        for key in known.parts(Subject::Node(node), metric) {
-            for rate in known.store.rate(&key, span.0, span.1) {
-                *idle.entry(rate.end).or_default() += rate.per_second() / 1e9;
-            }
-        }
-    }
-    let last = idle.keys().next_back().copied();
-    let used = |idle: &f64| {
-        let busy = (1.0 - (idle / cpus as f64).clamp(0.0, 1.0)) * 1e6;
-        Ratio::from_millionths(format!("{busy:.0}").parse().unwrap_or(0)).of(cpus * CPU)
     };
-    percentile(idle.values().map(used).collect(), percent).zip(last)
-}
-
-fn memory_used(
-    known: &Known,
-    node: NodeId,
-    span: (UnixMillis, UnixMillis),
-    percent: i32,
-) -> Option<(u64, UnixMillis)> {
-    let key = |metric| known.parts(Subject::Node(node), metric).into_iter().next();
-    let (total, available) = key(Metric::HostMemTotal).zip(key(Metric::HostMemAvailable))?;
-    let totals: BTreeMap<_, _> = known
-        .store
-        .range(&total, span.0, span.1)
-        .into_iter()
-        .collect();
-    let mut last = None;
-    let mut used = Vec::new();
-    for (window, available) in known.store.range(&available, span.0, span.1) {
-        if let Some(total) = totals.get(&window) {
-            used.push(total.saturating_sub(available));
-            last = Some(window.end);
-        }
+    if let Some((used, read)) = gathered.used.cpu {
+        let used = used as f64 / CPU as f64;
+        push("cpu.used", format!("{used:.2} processors, {what}"), read);
     }
-    percentile(used, percent).zip(last)
+    if let Some((used, read)) = gathered.used.memory {
+        let used = ByteSize::from_bytes(used);
+        push("memory.used", format!("{used}, {what}"), read);
+    }
 }
 
 fn name(resource: Resource) -> &'static str {
@@ -403,9 +319,10 @@ fn message(
     known: &Known,
     (node, facts): (NodeId, &NodeFacts),
     question: &Question,
-    (state, room): (&HostState, &Headroom),
-    (now, inputs, qualities): (UnixMillis, Vec<Input>, Vec<i32>),
+    (gathered, room): (&Gathered, &Headroom),
+    (inputs, qualities): (Vec<Input>, Vec<i32>),
 ) -> v1::NodeHeadroom {
+    let state = &gathered.state;
     let binding = |flavour: &Flavour| {
         let alone = |resource| {
             let mut other = *room;
@@ -436,6 +353,7 @@ fn message(
         reasons
             .push("use was not measured in the horizon, so physical room is not told".to_owned());
     }
+    reasons.extend(gathered.sums.weakness(known, gathered.now));
     v1::NodeHeadroom {
         node_id: node.as_bytes().to_vec(),
         hostname: facts.hostname.clone(),
@@ -457,7 +375,7 @@ fn message(
             model_name: "headroom".to_owned(),
             model_version: plimsoll_estimate::MODEL_VERSION.to_owned(),
             calibration: "none needed: a sum of what was told and measured".to_owned(),
-            ..answer::envelope(now, &inputs, qualities, known.interval * 3)
+            ..answer::envelope(gathered.now, &inputs, qualities, known.interval * 3)
         }),
         reasons,
     }

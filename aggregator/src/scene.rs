@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use plimsoll_model::{
     Accelerator, Bandwidth, Batch, BootId, ByteSize, Clock, DomainFacts, DomainId, Event,
-    EventKind, Fact, Incarnation, InterfaceFacts, Metric, Monotonic, NodeFacts, NodeId, Part, Row,
-    SessionId, Subject, Sweep, UnixMillis, Window,
+    EventKind, Fact, HardwareFacts, Incarnation, InterfaceFacts, Metric, Monotonic, NodeFacts,
+    NodeId, Part, SessionId, Subject, Sweep, UnixMillis, Window,
 };
 use plimsoll_store::{Record, Store, StoreOptions};
 
@@ -54,6 +54,7 @@ impl Scene {
             clock: Arc::clone(&hands) as Arc<dyn Clock>,
             interval: Duration::from_secs(10),
             learned: Learned::default(),
+            ledger: Arc::default(),
         };
         Self {
             dir,
@@ -65,6 +66,11 @@ impl Scene {
 
     /// Ends the aggregator and starts it anew on the same store.
     pub(crate) fn restarted(self) -> Self {
+        self.restarted_with(StoreOptions::default())
+    }
+
+    /// Ends the aggregator and starts it anew with a store that is kept otherwise.
+    pub(crate) fn restarted_with(self, options: StoreOptions) -> Self {
         let Self {
             dir,
             hands,
@@ -79,13 +85,14 @@ impl Scene {
         } = known;
         // Frees the lock of the directory.
         drop(store);
-        let (store, _) = Store::open(dir.path(), StoreOptions::default()).unwrap();
+        let (store, _) = Store::open(dir.path(), options).unwrap();
         let known = Known {
             store: Arc::new(store),
             roster: Arc::new(Roster::default()),
             clock,
             interval,
             learned: Learned::default(),
+            ledger: Arc::default(),
         };
         Self {
             dir,
@@ -93,6 +100,11 @@ impl Scene {
             known,
             sessions,
         }
+    }
+
+    /// The directory of the store.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub(crate) fn now(&self) -> UnixMillis {
@@ -147,6 +159,7 @@ impl Scene {
                 speed: Some(Bandwidth::from_mbit_per_second(10_000)),
                 mtu_bytes: Some(9_000),
                 up: Some(true),
+                ..InterfaceFacts::default()
             }],
             ..NodeFacts::default()
         };
@@ -175,6 +188,7 @@ impl Scene {
             disks: Vec::new(),
             network_cards: Vec::new(),
             host_device_count: 0,
+            hardware: HardwareFacts::default(),
         };
         self.sees(&facts, 1);
         facts

@@ -1,16 +1,17 @@
 //! Puts the house together: store, writer, services, reflection and health, until it is told to end.
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use plimsoll_model::{Bandwidth, Clock};
+use plimsoll_model::Clock;
 use plimsoll_proto::v1::estimate_service_server::EstimateServiceServer;
 use plimsoll_proto::v1::ingest_service_server::IngestServiceServer;
 use plimsoll_proto::v1::planner_service_server::PlannerServiceServer;
 use plimsoll_proto::v1::query_service_server::QueryServiceServer;
-use plimsoll_store::{Store, StoreOptions, Upkeep};
+use plimsoll_store::{OpenError, Store, Upkeep};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -18,11 +19,11 @@ use tonic::transport::server::Router;
 use tower::layer::util::{Identity, Stack};
 
 use crate::advise::Advise;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::forecast::Forecast;
 use crate::guard::door::Door;
 use crate::guard::rules::Rules;
-use crate::guard::tls::Current;
+use crate::guard::tls::{Current, TlsError};
 use crate::ingest::Ingest;
 use crate::known::Known;
 use crate::lessons::Learned;
@@ -33,7 +34,7 @@ use crate::witness::Witness;
 use crate::writer::Writer;
 
 /// How often the store seals and forgets what is due.
-const UPKEEP: Duration = Duration::from_secs(5);
+pub(crate) const UPKEEP: Duration = Duration::from_secs(5);
 /// How long open calls may go on after the aggregator was told to end.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Calls that one connection may have open.
@@ -41,18 +42,59 @@ const STREAMS_MAX: u32 = 64;
 /// Bytes of headers that one call may have.
 const HEADERS_MAX: u32 = 16 << 10;
 
+/// Why the aggregator cannot serve, or served no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A value of the configuration cannot be.
+    #[error("the configuration cannot be used")]
+    Config(#[from] ConfigError),
+    /// The certificates cannot be used.
+    #[error("TLS cannot begin")]
+    Tls(#[from] TlsError),
+    /// The store does not open.
+    #[error("cannot open the store in {}", dir.display())]
+    Store {
+        /// Its directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: OpenError,
+    },
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}; is another aggregator running?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The thread that writes cannot be started.
+    #[error("cannot start the writer")]
+    Writer(#[source] std::io::Error),
+    /// The services cannot be described to those who ask.
+    #[error("cannot offer reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server broke off.
+    #[error("the server failed")]
+    Server(#[from] tonic::transport::Error),
+}
+
 /// Serves until `stop` is ready; then closes streams and seals nothing more.
+///
+/// # Errors
+/// If a part cannot be opened or bound, or the server breaks off.
 pub async fn serve(
     config: &Config,
     clock: Arc<dyn Clock>,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()> {
+) -> Result<(), ServeError> {
     let tls = match &config.tls {
         Some(files) => Some(Arc::new(Current::load(files.clone())?)),
         None => None,
     };
     let store = open(config)?;
-    let assumed: Bandwidth = config.assumed_bandwidth.parse()?;
+    let assumed = config.bandwidth()?;
     let roster = Arc::new(Roster::default());
     let known = Known {
         store: Arc::clone(&store),
@@ -60,8 +102,9 @@ pub async fn serve(
         clock: Arc::clone(&clock),
         interval: config.interval,
         learned: Learned::default(),
+        ledger: Arc::default(),
     };
-    let (writer, thread) = Writer::start(Arc::clone(&store)).context("cannot start the writer")?;
+    let (writer, thread) = Writer::start(Arc::clone(&store)).map_err(ServeError::Writer)?;
     let witness = Arc::new(Witness::new(known.clone(), assumed));
     let ingest = Ingest {
         store: Arc::clone(&store),
@@ -71,9 +114,9 @@ pub async fn serve(
         clock: Arc::clone(&clock),
     };
     let upkeep = tokio::spawn(keep(Arc::clone(&store), Arc::clone(&witness), clock));
-    let listener = bind(config).await?;
+    let (listener, address) = bind(config.listen).await?;
     tracing::info!(
-        listen = %listener.local_addr()?,
+        listen = %address,
         data_dir = %config.data_dir.display(),
         tls = tls.is_some(),
         "serving"
@@ -105,9 +148,8 @@ pub async fn serve(
         following.abort();
     }
     if whole {
-        tokio::task::spawn_blocking(move || thread.join())
-            .await?
-            .ok();
+        // A writer that ended badly has poisoned the store and said so; what was acknowledged is kept.
+        drop(tokio::task::spawn_blocking(move || thread.join()).await);
     }
     Ok(())
 }
@@ -118,7 +160,7 @@ async fn services(
     query: Query,
     forecast: Forecast,
     advise: Advise,
-) -> anyhow::Result<Router<Stack<Rules, Identity>>> {
+) -> Result<Router<Stack<Rules, Identity>>, ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     tell_healthy(&health).await;
     let reflection = || {
@@ -141,17 +183,16 @@ async fn services(
         .add_service(EstimateServiceServer::new(forecast)))
 }
 
-async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}; is another aggregator running?",
-            config.listen
-        )
-    })
+/// Binds the address; returns also which one it became where the port was the system's choice.
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 /// Serves `/metrics` where the configuration asks for it.
-fn scrapes(config: &Config, known: Known) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+fn scrapes(config: &Config, known: Known) -> Result<tokio::task::JoinHandle<()>, ConfigError> {
     let listen = config.metrics_address()?;
     Ok(tokio::spawn(async move {
         if let Some(listen) = listen
@@ -175,26 +216,25 @@ async fn tell_healthy(health: &tonic_health::server::HealthReporter) {
 async fn until_drained(
     server: impl Future<Output = Result<(), tonic::transport::Error>>,
     mut told: tokio::sync::watch::Receiver<bool>,
-) -> anyhow::Result<bool> {
+) -> Result<bool, ServeError> {
     let patience = async move {
         told.wait_for(|told| *told).await.ok();
         tokio::time::sleep(DRAIN).await;
     };
     // An agent's stream never ends by itself; what it was not acknowledged it sends again.
     tokio::select! {
-        ended = server => ended.context("the server failed").map(|()| true),
+        ended = server => Ok(ended.map(|()| true)?),
         () = patience => Ok(false),
     }
 }
 
-fn open(config: &Config) -> anyhow::Result<Arc<Store>> {
-    let retention = (!config.retention.is_zero()).then_some(config.retention);
-    let options = StoreOptions {
-        retention,
-        ..StoreOptions::default()
-    };
-    let (store, report) = Store::open(&config.data_dir, options)
-        .with_context(|| format!("cannot open the store in {}", config.data_dir.display()))?;
+fn open(config: &Config) -> Result<Arc<Store>, ServeError> {
+    let options = config.store_options()?;
+    let (store, report) =
+        Store::open(&config.data_dir, options).map_err(|source| ServeError::Store {
+            dir: config.data_dir.clone(),
+            source,
+        })?;
     tracing::info!(?report, "store opened");
     Ok(Arc::new(store))
 }
@@ -202,8 +242,18 @@ fn open(config: &Config) -> anyhow::Result<Arc<Store>> {
 async fn keep(store: Arc<Store>, witness: Arc<Witness>, clock: Arc<dyn Clock>) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut was_read_only = false;
     loop {
         ticks.tick().await;
+        if store.is_read_only() != was_read_only {
+            was_read_only = store.is_read_only();
+            let told = if was_read_only {
+                "too little room is left on disk; samples are refused until there is more"
+            } else {
+                "there is room on disk again; samples are taken"
+            };
+            tracing::warn!("{told}");
+        }
         let (store, witness, now) = (Arc::clone(&store), Arc::clone(&witness), clock.now());
         let work = move || {
             let done = store.maintain(now);

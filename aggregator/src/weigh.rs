@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-use plimsoll_estimate::Policy;
 use plimsoll_estimate::feasibility::{
-    self, Constraint, Disk, Finding, Guest, Host, Limits, Move, Path,
+    self, Constraint, Device, Disk, Finding, Guest, Host, Limits, Move, Path,
 };
 use plimsoll_estimate::headroom::{Headroom, HostState, MoveCost};
+use plimsoll_estimate::{Policy, round_u64};
 use plimsoll_model::{
-    Bandwidth, ByteSize, DomainId, Metric, MigrationMode, NodeFacts, NodeId, Part, SeriesKey,
-    Subject, UnixMillis,
+    Bandwidth, ByteSize, DeviceFacts, DomainId, Metric, MigrationMode, NodeFacts, NodeId, Part,
+    PinningFacts, SeriesKey, Subject,
 };
 
 use crate::known::{DomainRow, Known};
-use crate::planner::{self, Answer, Question};
+use crate::planner::{Answer, Prepared, Question};
 use crate::room;
 use crate::witness::Witness;
 
@@ -22,8 +22,6 @@ use crate::witness::Witness;
 const MOVE_CPU_MILLIONTHS: u64 = 1_000_000;
 /// Requests to disks are counted over this span.
 const REQUESTS_SPAN: Duration = Duration::from_secs(600);
-/// A disk that is busy for less than this share tells nothing of what it could do.
-const BUSY_MIN: f64 = 0.05;
 
 /// One end of a move.
 pub(crate) struct End {
@@ -43,11 +41,14 @@ pub(crate) struct Weighed {
 /// Weighs the moves of one domain.
 pub(crate) struct Scales<'a> {
     known: &'a Known,
-    row: &'a DomainRow,
     limits: Limits,
     assumed: Bandwidth,
     moves: Vec<(DomainId, NodeId, Option<NodeId>)>,
     guest: Guest,
+    /// Nodes that see the guest now.
+    seen_by: Vec<NodeId>,
+    /// Absent where too little is known of the guest to estimate anything.
+    prepared: Option<Prepared<'a>>,
     pub(crate) source: End,
 }
 
@@ -62,15 +63,20 @@ impl<'a> Scales<'a> {
         let moves = witness.moves();
         let rows = known.domain(row.facts.domain);
         let runs_on = rows.iter().filter(|row| row.runs());
+        let pinning = row.facts.hardware.pinning.as_ref();
         let guest = Guest {
             vcpu_count: row.facts.vcpu_count,
             memory: row.facts.memory_max,
             machine: row.facts.machine.clone(),
             cpu_model: row.facts.cpu_model.clone(),
             huge_pages: row.facts.huge_pages,
-            // No agent tells it yet.
-            pinned: None,
+            cpu_features: row.facts.hardware.cpu_features.clone(),
+            tsc_hz: row.facts.hardware.tsc_hz,
+            launch_security: row.facts.hardware.launch_security.clone(),
+            pinned: pinning.map(PinningFacts::is_bound),
+            bound_to: pinning.map(bound_to).unwrap_or_default(),
             host_device_count: row.facts.host_device_count,
+            devices: row.facts.hardware.devices.iter().map(device).collect(),
             disks: row
                 .facts
                 .disks
@@ -82,14 +88,19 @@ impl<'a> Scales<'a> {
             runs_on: runs_on.map(|row| known.hostname(row.facts.node)).collect(),
             moving: moves.iter().any(|(domain, ..)| *domain == row.facts.domain),
         };
-        let source = end(known, row.facts.node, row.facts.domain, &moves);
+        let fresh = rows.iter().filter(|row| row.fresh);
+        let seen_by: Vec<NodeId> = fresh.map(|row| row.facts.node).collect();
+        let source = end(known, row.facts.node, &seen_by, &moves);
+        let policy = Policy::qemu(MigrationMode::Precopy);
+        let prepared = Prepared::new(known, row, policy, known.clock.now());
         Self {
             known,
-            row,
             limits,
             assumed,
             moves,
             guest,
+            seen_by,
+            prepared: prepared.ok(),
             source,
         }
     }
@@ -109,7 +120,7 @@ impl<'a> Scales<'a> {
     }
 
     fn weigh_with(&self, target: NodeId, estimate: Option<Answer>) -> Weighed {
-        let target = end(self.known, target, self.row.facts.domain, &self.moves);
+        let target = end(self.known, target, &self.seen_by, &self.moves);
         let rtt = self.known.latest(&SeriesKey {
             subject: Subject::Node(self.source.node),
             metric: Metric::HostNetPathRttP50,
@@ -143,8 +154,7 @@ impl<'a> Scales<'a> {
             policy: Policy::qemu(MigrationMode::Precopy),
             path_bandwidth: bandwidth,
         };
-        let now = self.known.clock.now();
-        planner::plan(self.known, self.row, &question, now, self.assumed).ok()
+        self.prepared.as_ref()?.answer(&question, self.assumed).ok()
     }
 }
 
@@ -152,22 +162,44 @@ fn disk(disk: &plimsoll_model::DiskFacts) -> Disk {
     Disk {
         target: disk.target.clone(),
         shared: disk.shared,
+        storage: disk.storage.clone(),
     }
+}
+
+fn device(device: &DeviceFacts) -> Device {
+    Device {
+        kind: device.kind.clone(),
+        address: device.address.clone(),
+    }
+}
+
+fn bound_to(pinning: &PinningFacts) -> String {
+    let parts = [
+        ("processors", &pinning.cpus),
+        ("memory nodes", &pinning.memory_nodes),
+    ];
+    let words = parts
+        .into_iter()
+        .filter_map(|(what, set)| Some(format!("{what} {}", set.as_ref()?)));
+    words.collect::<Vec<_>>().join(" and ")
+}
+
+/// Lists the shared file systems that a node mounts; absent if it did not tell what it mounts.
+fn storages(facts: &NodeFacts) -> Option<Vec<String>> {
+    let mounts = &facts.file_systems;
+    let shared = mounts.iter().filter_map(|mount| mount.shared_id.clone());
+    (!mounts.is_empty()).then(|| shared.collect())
 }
 
 fn end(
     known: &Known,
     node: NodeId,
-    domain: DomainId,
+    seen_by: &[NodeId],
     moves: &[(DomainId, NodeId, Option<NodeId>)],
 ) -> End {
     let now = known.clock.now();
-    let heard = known
-        .store
-        .nodes()
-        .into_iter()
-        .find(|seen| seen.node == node);
-    let silent = heard.map_or(Duration::MAX, |seen| now.since(seen.last));
+    let heard = known.last_heard(node);
+    let silent = heard.map_or(Duration::MAX, |heard| now.since(heard));
     let facts = known
         .node_facts(node)
         .map(|(facts, _)| facts)
@@ -180,7 +212,6 @@ fn end(
     let touches = |(_, source, target): &&(DomainId, NodeId, Option<NodeId>)| {
         *source == node || *target == Some(node)
     };
-    let rows = known.domain(domain);
     let host = Host {
         name: known.hostname(node),
         silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
@@ -188,13 +219,16 @@ fn end(
         qemu_version: facts.qemu_version.clone(),
         cpu_model: facts.cpu_model.clone(),
         mtu_bytes: migration_mtu(&facts),
+        tsc_hz: facts.tsc_hz,
+        tsc_scaling: facts.tsc_scaling,
+        storages: storages(&facts),
         huge_pages_free: huge_pages_free(known, node),
         room: state.as_ref().map(|(_, room)| *room),
-        iops_free: requests_free(known, node, now),
+        iops_free: known.ledger.used(known, node, now).requests_free,
         move_count: u32::try_from(moves.iter().filter(touches).count()).unwrap_or(u32::MAX),
-        sees_guest: rows.iter().any(|row| row.facts.node == node && row.fresh),
-        cpu_flags: facts.cpu_flags,
-        migration_address: facts.migration_address,
+        sees_guest: seen_by.contains(&node),
+        cpu_flags: facts.cpu_flags.clone(),
+        migration_address: facts.migration_address.clone(),
     };
     End {
         node,
@@ -226,32 +260,16 @@ fn huge_pages_free(known: &Known, node: NodeId) -> Option<ByteSize> {
     bytes.map(ByteSize::from_bytes)
 }
 
-/// Returns the mean growth per second of a counter over the span; nothing if it was not read twice.
-fn mean_rate(known: &Known, key: &SeriesKey, now: UnixMillis) -> Option<f64> {
-    let rates = known.store.rate(key, now.minus(REQUESTS_SPAN), now);
-    let seconds: f64 = rates
-        .iter()
-        .map(|rate| rate.end.since(rate.begin).as_secs_f64())
-        .sum();
-    let grown: f64 = rates.iter().map(|rate| rate.increase as f64).sum();
-    (seconds > 0.0).then(|| grown / seconds)
-}
-
 fn sum_rates(known: &Known, subject: Subject, metrics: [Metric; 2]) -> Option<f64> {
     let now = known.clock.now();
     let mut sum = None;
     for metric in metrics {
         for key in known.parts(subject, metric) {
-            let rate = mean_rate(known, &key, now)?;
+            let rate = known.mean_rate(&key, now.minus(REQUESTS_SPAN), now)?;
             sum = Some(sum.unwrap_or(0.0) + rate);
         }
     }
     sum
-}
-
-/// Rounds a rate that is not negative.
-fn whole(rate: f64) -> Option<u64> {
-    format!("{rate:.0}").parse().ok()
 }
 
 fn guest_requests(known: &Known, row: &DomainRow) -> Option<u64> {
@@ -259,37 +277,5 @@ fn guest_requests(known: &Known, row: &DomainRow) -> Option<u64> {
         return Some(0);
     }
     let metrics = [Metric::VmBlockRdReqs, Metric::VmBlockWrReqs];
-    sum_rates(known, row.subject(), metrics).and_then(whole)
-}
-
-/// Guesses how many requests the best disk of a node can still serve, from how busy it is with those it
-/// serves now; nothing where no disk is busy enough to tell.
-fn requests_free(known: &Known, node: NodeId, now: UnixMillis) -> Option<u64> {
-    let subject = Subject::Node(node);
-    let mut best = None;
-    for busy in known.parts(subject, Metric::HostDiskIoTime) {
-        let Some(share) = mean_rate(known, &busy, now).map(|ns| ns / 1e9) else {
-            continue;
-        };
-        let rate = |metric| {
-            let part = busy.part.clone();
-            mean_rate(
-                known,
-                &SeriesKey {
-                    subject,
-                    metric,
-                    part,
-                },
-                now,
-            )
-        };
-        let served = rate(Metric::HostDiskRdOps).zip(rate(Metric::HostDiskWrOps));
-        let Some((read, written)) = served.filter(|_| share >= BUSY_MIN) else {
-            continue;
-        };
-        let served = read + written;
-        let free = (served / share.min(1.0) - served).max(0.0);
-        best = Some(f64::max(best.unwrap_or(0.0), free));
-    }
-    best.and_then(whole)
+    sum_rates(known, row.subject(), metrics).map(round_u64)
 }

@@ -149,7 +149,7 @@ impl Witness {
         let row = self.known.domain(domain).into_iter().next();
         let migration = v1::Migration {
             domain_id: domain.as_bytes().to_vec(),
-            domain_name: row.map(|row| row.facts.name).unwrap_or_default(),
+            domain_name: row.map(|row| row.facts.name.clone()).unwrap_or_default(),
             source_node_id: event.node.as_bytes().to_vec(),
             target_node_id: target.map_or_else(Vec::new, |node| node.as_bytes().to_vec()),
             start_time: start,

@@ -105,6 +105,17 @@ pub fn node_facts(facts: &model::NodeFacts, seen: UnixMillis) -> v1::NodeFacts {
             .map(|rate| int(rate.bytes_per_second())),
         interfaces: facts.interfaces.iter().map(interface).collect(),
         overcommit: facts.overcommit.map(overcommit),
+        tsc_hz: facts.tsc_hz.map(int),
+        tsc_scaling: facts.tsc_scaling,
+        file_systems: facts.file_systems.iter().map(file_system).collect(),
+    }
+}
+
+fn file_system(facts: &model::FileSystemFacts) -> v1::FileSystemFacts {
+    v1::FileSystemFacts {
+        mount: facts.mount.clone(),
+        kind: facts.kind.clone(),
+        shared_id: facts.shared_id.clone(),
     }
 }
 
@@ -114,6 +125,9 @@ fn interface(facts: &model::InterfaceFacts) -> v1::InterfaceFacts {
         speed_bytes_per_second: facts.speed.map(|rate| int(rate.bytes_per_second())),
         mtu_bytes: facts.mtu_bytes.map(int32),
         up: facts.up,
+        full_duplex: facts.full_duplex,
+        master: facts.master.clone(),
+        addresses: facts.addresses.clone(),
     }
 }
 
@@ -144,26 +158,58 @@ pub fn domain_facts(facts: &model::DomainFacts, seen: UnixMillis) -> v1::DomainF
         vcpu_count: facts.vcpu_count.map(int32),
         memory_max_bytes: facts.memory_max.map(|size| int(size.bytes())),
         huge_pages: facts.huge_pages,
-        disks: facts
-            .disks
-            .iter()
-            .map(|disk| v1::DiskFacts {
-                target: disk.target.clone(),
-                source: disk.source.clone(),
-                shared: disk.shared,
-            })
-            .collect(),
-        network_cards: facts
-            .network_cards
-            .iter()
-            .map(|card| v1::NetworkCardFacts {
-                mac: card.mac.clone(),
-                target: card.target.clone(),
-                connection: card.connection.clone(),
-            })
-            .collect(),
+        disks: facts.disks.iter().map(disk).collect(),
+        network_cards: facts.network_cards.iter().map(network_card).collect(),
         host_device_count: int32(facts.host_device_count),
         node_id: Vec::new(),
+        // Nothing known is told as nothing.
+        hardware: (facts.hardware != model::HardwareFacts::default())
+            .then(|| hardware(&facts.hardware)),
+    }
+}
+
+fn disk(facts: &model::DiskFacts) -> v1::DiskFacts {
+    v1::DiskFacts {
+        target: facts.target.clone(),
+        source: facts.source.clone(),
+        shared: facts.shared,
+        storage: facts.storage.clone(),
+    }
+}
+
+fn network_card(facts: &model::NetworkCardFacts) -> v1::NetworkCardFacts {
+    v1::NetworkCardFacts {
+        mac: facts.mac.clone(),
+        target: facts.target.clone(),
+        connection: facts.connection.clone(),
+        model: facts.model.clone(),
+        bridge: facts.bridge.clone(),
+        mtu_bytes: facts.mtu_bytes.map(int32),
+    }
+}
+
+fn hardware(facts: &model::HardwareFacts) -> v1::HardwareFacts {
+    let device = |device: &model::DeviceFacts| v1::DeviceFacts {
+        kind: device.kind.clone(),
+        address: device.address.clone(),
+    };
+    v1::HardwareFacts {
+        cpu_mode: facts.cpu_mode.clone(),
+        cpu_features: facts.cpu_features.clone(),
+        tsc_hz: facts.tsc_hz.map(int),
+        memory: facts.memory.as_ref().map(|memory| v1::MemoryFacts {
+            source: memory.source.clone(),
+            shared: memory.shared,
+            locked: memory.locked,
+            page_bytes: memory.page.map(|size| int(size.bytes())),
+        }),
+        launch_security: facts.launch_security.clone(),
+        tpm: facts.tpm.clone(),
+        devices: facts.devices.iter().map(device).collect(),
+        pinning: facts.pinning.as_ref().map(|pinning| v1::PinningFacts {
+            cpus: pinning.cpus.clone(),
+            memory_nodes: pinning.memory_nodes.clone(),
+        }),
     }
 }
 

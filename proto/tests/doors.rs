@@ -6,8 +6,10 @@
 )]
 
 use plimsoll_model::{
-    BootId, DomainId, Event, EventKind, Incarnation, Metric, MigrationEnd, MigrationEnded, NodeId,
-    Part, SeriesKey, SessionId, Subject, UnixMillis, Window,
+    BootId, ByteSize, DeviceFacts, DiskFacts, DomainFacts, DomainId, Event, EventKind, Fact,
+    FileSystemFacts, HardwareFacts, Incarnation, InterfaceFacts, MemoryFacts, Metric, MigrationEnd,
+    MigrationEnded, NetworkCardFacts, NodeFacts, NodeId, Part, PinningFacts, SeriesKey, SessionId,
+    Subject, UnixMillis, Window,
 };
 use plimsoll_proto::parse::{self, SeriesTable};
 use plimsoll_proto::{render, v1};
@@ -252,6 +254,94 @@ fn a_sweep_that_names_a_series_twice_or_goes_below_zero_is_refused_every_time() 
         let below = parse::rows(&mut table, &[sweep(vec![0, 1], vec![1, -2])]).unwrap_err();
         assert_eq!(below.field, "sweeps.values");
     }
+}
+
+#[test]
+fn what_binds_a_guest_goes_through_both_doors() {
+    let text = |text: &str| Some(text.to_owned());
+    let node = NodeId::random();
+    let hardware = HardwareFacts {
+        cpu_mode: text("custom"),
+        cpu_features: vec!["aes".to_owned()],
+        tsc_hz: Some(2_400_000_000),
+        memory: Some(MemoryFacts {
+            source: text("memfd"),
+            shared: true,
+            locked: false,
+            page: Some(ByteSize::from_mib(2)),
+        }),
+        launch_security: text("sev"),
+        tpm: text("emulator"),
+        devices: vec![DeviceFacts {
+            kind: "pci".to_owned(),
+            address: "0000:3b:00.1".to_owned(),
+        }],
+        pinning: Some(PinningFacts {
+            cpus: text("0-3"),
+            memory_nodes: None,
+        }),
+    };
+    let guest = DomainFacts {
+        domain: DomainId::random(),
+        node,
+        incarnation: Incarnation {
+            boot: BootId::random(),
+            started_ms: 5,
+        },
+        name: "web".to_owned(),
+        accelerator: None,
+        machine: None,
+        cpu_model: None,
+        vcpu_count: None,
+        memory_max: None,
+        huge_pages: None,
+        disks: vec![DiskFacts {
+            target: "vda".to_owned(),
+            storage: text("filer:/vol"),
+            ..DiskFacts::default()
+        }],
+        network_cards: vec![NetworkCardFacts {
+            mac: "52:54:00:00:00:01".to_owned(),
+            connection: "bridge".to_owned(),
+            model: text("virtio"),
+            bridge: text("br0"),
+            mtu_bytes: Some(9_000),
+            ..NetworkCardFacts::default()
+        }],
+        host_device_count: 1,
+        hardware,
+    };
+    let seen = window().end;
+    let rendered = render::domain_facts(&guest, seen);
+    let read = parse::domain_facts(node, rendered).unwrap();
+    assert_eq!(read, Fact::Domain { seen, facts: guest });
+}
+
+#[test]
+fn what_a_node_mounts_goes_through_both_doors() {
+    let text = |text: &str| Some(text.to_owned());
+    let seen = window().end;
+    let facts = NodeFacts {
+        hostname: "a".to_owned(),
+        agent_version: "1".to_owned(),
+        interfaces: vec![InterfaceFacts {
+            name: "eth0".to_owned(),
+            full_duplex: Some(true),
+            master: text("bond0"),
+            addresses: vec!["10.0.0.5/24".to_owned()],
+            ..InterfaceFacts::default()
+        }],
+        tsc_hz: Some(7),
+        tsc_scaling: Some(false),
+        file_systems: vec![FileSystemFacts {
+            mount: "/srv".to_owned(),
+            kind: "nfs4".to_owned(),
+            shared_id: text("filer:/vol"),
+        }],
+        ..NodeFacts::default()
+    };
+    let read = parse::node_facts(render::node_facts(&facts, seen)).unwrap();
+    assert_eq!(read, Fact::Node { seen, facts });
 }
 
 #[test]

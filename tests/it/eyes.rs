@@ -15,10 +15,19 @@ use uuid::Uuid;
 use crate::house::{aggregator, program, programs};
 
 const MIB: u32 = 1 << 20;
+/// The name of the guest's network card on its node, which changes when it moves.
+const CARD: &str = "seen0";
+/// Its hardware address, by which its series are named.
+const MAC: &str = "52:54:00:00:00:01";
+/// Resident memory of QEMU, as virsh calls it.
+const RSS: &str = "balloon.rss";
+/// How far resident memory may lie beyond what it was before and after: some stacks of threads.
+const SLACK_BYTES: u64 = 8 << 20;
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Field of `virsh domstats`, metric, part, factor. All of them grow or stay.
-const DOMSTATS: [(&str, &str, &str, u64); 13] = [
+/// Field of `virsh domstats`, metric, part, factor. All of them grow or stay, or waver
+/// within [`SLACK_BYTES`] as the memory of a process does.
+const DOMSTATS: [(&str, &str, &str, u64); 18] = [
     ("state.state", "vm.state", "", 1),
     ("cpu.time", "vm.cpu.time", "", 1),
     ("cpu.user", "vm.cpu.user", "", 1),
@@ -32,6 +41,11 @@ const DOMSTATS: [(&str, &str, &str, u64); 13] = [
     ("block.0.rd.bytes", "vm.block.rd.bytes", "vda", 1),
     ("block.0.wr.bytes", "vm.block.wr.bytes", "vda", 1),
     ("block.0.capacity", "vm.block.capacity", "vda", 1),
+    ("net.0.rx.bytes", "vm.net.rx.bytes", MAC, 1),
+    ("net.0.rx.pkts", "vm.net.rx.packets", MAC, 1),
+    ("net.0.tx.bytes", "vm.net.tx.bytes", MAC, 1),
+    ("net.0.tx.pkts", "vm.net.tx.packets", MAC, 1),
+    (RSS, "vm.mem.rss", "", 1024),
 ];
 
 fn run(command: &mut Command) -> (Option<i32>, String) {
@@ -168,7 +182,11 @@ fn lies_between(
         };
         let seen = value(readings, metric, part);
         let seen = seen.unwrap_or_else(|| panic!("{metric}[{part}]: {readings:#}"));
-        let (least, most) = (told(before), told(after));
+        let (mut least, mut most) = (told(before), told(after));
+        if field == RSS {
+            (least, most) = (least.min(most), least.max(most));
+            (least, most) = (least.saturating_sub(SLACK_BYTES), most + SLACK_BYTES);
+        }
         assert!(
             (least..=most).contains(&seen),
             "{metric}[{part}]: {least} <= {seen} <= {most}"
@@ -191,6 +209,37 @@ fn attach_disk(cloud: &Cloud, guest: &str) {
         "--live",
     ])
     .unwrap();
+}
+
+/// Adds a network card, and sends something to it, so that its counters are not all zero.
+fn attach_card(cloud: &Cloud, guest: &str) {
+    let node = cloud.stage().node(0).unwrap();
+    let path = cloud.stage().directory().join("card.xml");
+    let xml = format!(
+        "<interface type='ethernet'><mac address='{MAC}'/><target dev='{CARD}'/>\
+         <model type='virtio'/><driver name='qemu'/></interface>"
+    );
+    std::fs::write(&path, xml).unwrap();
+    node.virsh(&["attach-device", guest, path.to_str().unwrap(), "--live"])
+        .unwrap();
+    let place = node.place();
+    for words in [
+        vec!["link", "set", CARD, "up"],
+        vec!["address", "add", "192.0.2.1/24", "dev", CARD],
+        vec![
+            "neighbour",
+            "add",
+            "192.0.2.2",
+            "lladdr",
+            "52:54:00:00:00:02",
+            "dev",
+            CARD,
+        ],
+    ] {
+        place.run("ip", &words, LIMIT).unwrap();
+    }
+    let send = "for i in 1 2 3; do echo hello > /dev/udp/192.0.2.2/9; done";
+    place.run("bash", &["-c", send], LIMIT).unwrap();
 }
 
 /// Waits until all of a guest's latest readings at the aggregator are younger than `since_ms`.
@@ -239,6 +288,7 @@ fn samples_of_a_guest_equal_what_virsh_says_and_a_new_disk_is_told() {
     let diskless = wait_until("an opinion on the guest", LIMIT, storage).unwrap();
     assert!(!diskless.contains("vda"), "{diskless}");
 
+    attach_card(&cloud, "seen");
     attach_disk(&cloud, "seen");
     wait_until("the new disk to be told", LIMIT, || {
         Ok(storage()?.filter(|told| told.contains("vda")))
@@ -255,6 +305,9 @@ fn samples_of_a_guest_equal_what_virsh_says_and_a_new_disk_is_told() {
     assert_eq!(seen["domains"][0]["name"], "seen", "{seen:#}");
     assert_eq!(seen["node"]["id"], node.uuid().to_string());
     lies_between(&seen["readings"], &before, &after);
+    let arrived = value(&seen["readings"], "vm.net.rx.packets", MAC);
+    // The guest has no driver for it, so how many of them arrive is not told.
+    assert!(arrived >= Some(1), "{arrived:?}");
 
     let (before, since_ms) = (domstats(node, "seen"), SystemClock::new().now().millis());
     let latest = latest_since(&cloud, "seen", since_ms);

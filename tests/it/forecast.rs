@@ -1,20 +1,24 @@
 //! The reason for it all: what is said before a migration, held against what came of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use plimsoll_tests::TOTAL_ERROR_MAX;
 use plimsoll_tests::cloud::Cloud;
 use plimsoll_tests::guest::{Guest, PageSet, Pattern};
-use plimsoll_tests::stage::{MigrateOptions, Migration, StageConfig, turn};
+use plimsoll_tests::stage::{MigrateOptions, Migration, StageConfig, turn, wait_until};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::house::programs;
 
 const MIB: u32 = 1 << 20;
-/// How far the total of a migration that ends may be off: a quarter of it.
-const TOTAL_ERROR_MAX: f64 = 0.25;
-/// A machine with two cores that do something else as well may spoil a run; each try is told.
-const TRIES: u32 = 3;
+/// A machine with two cores that do something else as well may spoil a run, so the median of an odd number
+/// of moves is judged; each is told.
+const MOVES: usize = 3;
+/// More than a guest of one processor can spend in a second: its own, and as much again for QEMU's thread
+/// that sends.
+const CPU_RATE_MAX_NS: f64 = 2.2e9;
 
 fn guest(name: &str, pattern: Pattern) -> Guest {
     Guest {
@@ -62,7 +66,68 @@ fn move_busy(cloud: &Cloud, from: usize, to: usize) -> Value {
         told.abs_diff(figures.time_elapsed_ms.unwrap()) <= 100,
         "{figures:?}; {busy:#}"
     );
+    for figure in ["downtime_ms", "memory_processed_bytes", "iteration_count"] {
+        assert!(was[figure].is_number(), "no {figure}: {busy:#}");
+    }
     busy
+}
+
+/// The values of a counter of `busy`, or its growth: one series for each node and each QEMU on it.
+fn cpu_time(cloud: &Cloud, rate: bool) -> Vec<Value> {
+    let mut question = vec![
+        "series",
+        "busy",
+        "--metric",
+        "vm.cpu.time",
+        "--since",
+        "10m",
+    ];
+    question.extend(rate.then_some("--rate"));
+    let told = cloud.ask(&question).unwrap_or_default();
+    told.as_array().cloned().unwrap_or_default()
+}
+
+fn samples(series: &Value) -> &[Value] {
+    series["samples"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// After it has moved, `busy` is a new series on its node, and no rate was made of two QEMUs' counters.
+fn appears_without_a_false_rate(cloud: &Cloud, moves: usize) {
+    let what = "rates of busy on its last node";
+    let rates = wait_until(what, Duration::from_secs(30), || {
+        let rates = cpu_time(cloud, true);
+        let told = rates.iter().filter(|one| !samples(one).is_empty());
+        Ok((told.count() > moves).then_some(rates))
+    });
+    let rates = rates.unwrap_or_else(|error| panic!("{error}: {:#?}", cpu_time(cloud, true)));
+    let nodes: BTreeSet<&str> = rates
+        .iter()
+        .filter_map(|one| one["node_id"].as_str())
+        .collect();
+    assert_eq!(nodes.len(), 2, "{rates:#?}");
+    let values = cpu_time(cloud, false);
+    assert_eq!(values.len(), moves + 1, "one for each QEMU: {values:#?}");
+    let firsts: BTreeSet<(&str, i64)> = values
+        .iter()
+        .filter_map(|one| {
+            let begun = samples(one).first()?["end_time_ms"].as_i64()?;
+            Some((one["node_id"].as_str()?, begun))
+        })
+        .collect();
+    assert_eq!(firsts.len(), moves + 1, "{values:#?}");
+    for one in &rates {
+        let node = one["node_id"].as_str().unwrap();
+        for sample in samples(one) {
+            // In millionths.
+            let rate = sample["value"].as_f64().unwrap() / 1e6;
+            assert!((0.0..=CPU_RATE_MAX_NS).contains(&rate), "{rate}: {one:#}");
+            let end = sample["end_time_ms"].as_i64().unwrap();
+            assert!(
+                !firsts.contains(&(node, end)),
+                "a rate ends at the first value of a QEMU: {one:#}"
+            );
+        }
+    }
 }
 
 fn tell(text: &str) {
@@ -76,9 +141,13 @@ fn tell(text: &str) {
 fn summary(busy: &Value) -> String {
     let (said, was) = (&busy["prediction"], &busy["outcome"]);
     format!(
-        "busy: total said {} was {}, downtime said {} was {}, bytes said {} was {}",
+        "busy: total said {} was {} ({:+.0} %), downtime said {} was {}, bytes said {} was {}",
         said["total_ms"],
         was["total_ms"],
+        busy["error"]["total_error_ratio"]
+            .as_f64()
+            .unwrap_or(f64::NAN)
+            * 100.0,
         said["downtime_ms"],
         was["downtime_ms"],
         said["wire_bytes"],
@@ -133,16 +202,20 @@ fn a_converging_and_a_wild_guest_are_each_called_right_before_they_move() {
     node.define_and_start(&guest("busy", writes(16, 4)))
         .unwrap();
     let mut told = Vec::new();
-    for attempt in 0..TRIES {
+    let mut errors = Vec::new();
+    for attempt in 0..MOVES {
         let (from, to) = if attempt % 2 == 0 { (0, 1) } else { (1, 0) };
         let busy = move_busy(&cloud, from, to);
         tell(&summary(&busy));
         told.push(summary(&busy));
-        let error = busy["error"]["total_error_ratio"].as_f64().unwrap();
-        if error.abs() <= TOTAL_ERROR_MAX {
-            errors_are_published(&cloud, told.len());
-            return;
-        }
+        errors.push(busy["error"]["total_error_ratio"].as_f64().unwrap());
+        appears_without_a_false_rate(&cloud, told.len());
     }
-    panic!("no try of {TRIES} was within a quarter: {told:#?}");
+    errors_are_published(&cloud, told.len());
+    errors.sort_by(f64::total_cmp);
+    let median = errors[MOVES / 2];
+    assert!(
+        median.abs() <= TOTAL_ERROR_MAX,
+        "the median error of {MOVES} totals is {median:+.2}: {told:#?}"
+    );
 }

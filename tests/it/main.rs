@@ -12,6 +12,7 @@ mod forecast;
 mod house;
 mod moving;
 mod peers;
+mod pitfalls;
 mod reflection;
 mod refusals;
 mod restarts;

@@ -96,6 +96,16 @@ fn processes_within(directory: &str) -> usize {
     count
 }
 
+/// Machines that were told of an image in the directory.
+fn machines_within(directory: &str) -> usize {
+    let told = |entry: &std::fs::DirEntry| {
+        let line = std::fs::read_to_string(entry.path().join("cmdline"));
+        line.is_ok_and(|line| line.starts_with("/usr/bin/qemu") && line.contains(directory))
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.filter(told).count()
+}
+
 #[test]
 fn what_the_owner_of_a_stage_left_when_it_was_killed_is_taken_away() {
     let Some(_turn) = turn("what_the_owner_of_a_stage_left_when_it_was_killed_is_taken_away")
@@ -119,8 +129,23 @@ fn what_the_owner_of_a_stage_left_when_it_was_killed_is_taken_away() {
     out.read_line(&mut told).unwrap();
     assert!(told.contains("stands in"), "{told}");
     let directory = base.path().to_str().unwrap();
+    let begun = stage()
+        .args([
+            "guest",
+            "node-a",
+            "orphan",
+            "--memory-mib",
+            "64",
+            "--fill-mib",
+            "16",
+        ])
+        .output()
+        .unwrap();
+    assert!(begun.status.success(), "{begun:?}");
+    assert_eq!(machines_within(directory), 1);
     owner.kill().unwrap();
     owner.wait().unwrap();
+    assert_eq!(machines_within(directory), 1, "the guest outlived it");
     assert!(
         processes_within(directory) > 0,
         "libvirtd outlived its owner"
@@ -130,5 +155,6 @@ fn what_the_owner_of_a_stage_left_when_it_was_killed_is_taken_away() {
     let mended = stage().arg("down").output().unwrap();
     assert!(mended.status.success(), "{mended:?}");
     assert!(standing(base.path()).unwrap().is_empty());
+    assert_eq!(machines_within(directory), 0);
     assert_eq!(processes_within(directory), 0);
 }

@@ -7,10 +7,11 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::house::aggregator;
 
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "grpc.health.v1.Health",
     "plimsoll.v1.EstimateService",
     "plimsoll.v1.IngestService",
+    "plimsoll.v1.PlannerService",
     "plimsoll.v1.QueryService",
 ];
 

@@ -27,8 +27,8 @@ fn comments(file: &FileDescriptorProto) -> BTreeMap<Vec<i32>, String> {
     told.collect()
 }
 
-/// Every element that must be explained: its path and its name. Fields are 2, values 2, methods 2 within;
-/// messages are 4, enums 5, services 6 of a file, as descriptor.proto numbers them.
+/// Every element that must be explained: its path and its name. Fields are 2, values 2, methods 2 within,
+/// and what is one of several (a oneof) 8; messages are 4, enums 5, services 6 of a file, as descriptor.proto numbers them.
 fn elements(file: &FileDescriptorProto) -> Vec<(Vec<i32>, String)> {
     let mut all = Vec::new();
     for (m, message) in (0..).zip(&file.message_type) {
@@ -38,6 +38,18 @@ fn elements(file: &FileDescriptorProto) -> Vec<(Vec<i32>, String)> {
                 vec![4, m, 2, f],
                 format!("{}.{}", message.name(), field.name()),
             ));
+        }
+        for (o, one) in (0..).zip(&message.oneof_decl) {
+            // An `optional` field is one of one, made by the compiler.
+            let is_made = |field: &prost_types::FieldDescriptorProto| {
+                field.oneof_index == Some(o) && field.proto3_optional()
+            };
+            if !message.field.iter().any(is_made) {
+                all.push((
+                    vec![4, m, 8, o],
+                    format!("{}.{}", message.name(), one.name()),
+                ));
+            }
         }
         assert!(
             message.enum_type.is_empty(),
@@ -200,7 +212,8 @@ const COUNTS: [&str; 16] = [
     "percentile",
     "values",
 ];
-const UNITS: [&str; 8] = [
+const UNITS: [&str; 9] = [
+    "_hz",
     "_ms",
     "_ns",
     "_s",

@@ -10,6 +10,9 @@
 //! Not here: any code of the programs under test; of theirs only the wire is known. The stage asks
 //! libvirt through `virsh` alone, so that it can judge the project's own client.
 
+/// How far the total of a migration that ends may have been foretold off: a quarter of what it was.
+pub const TOTAL_ERROR_MAX: f64 = 0.25;
+
 pub mod accuracy;
 pub mod cloud;
 pub mod guest;

@@ -1,16 +1,17 @@
 //! The one place where values of the configuration are judged.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use plimsoll_model::{ByteSize, OvercommitFacts, Ratio};
 use plimsoll_proto::dial::Credentials;
 
-use super::{Config, Dirty, Libvirt, Raw};
+use super::{Config, Dirty, Libvirt, Promises, Raw};
+use crate::measure::{PAGES_PER_GIB, WINDOW_MAX, WINDOW_MIN};
 
 const INTERVAL_MIN: Duration = Duration::from_millis(500);
 const INTERVAL_MAX: Duration = Duration::from_secs(600);
-const WINDOW_MIN: Duration = Duration::from_secs(1);
-const WINDOW_MAX: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
 const WINDOWS_MAX: usize = 8;
 const SPOOL_MIN: ByteSize = ByteSize::from_mib(16);
 
@@ -64,9 +65,10 @@ pub(super) fn check(raw: &Raw) -> Result<Config, Wrong> {
         libvirt: check_libvirt(raw)?,
         dirty: check_dirty(&raw.dirty)?,
         migration_interface: raw.migration.interface.clone(),
-        migration_address: raw.migration.address.clone(),
+        migration_address: check_address(raw)?,
         migration_bandwidth: value("migration.bandwidth", raw.migration.bandwidth.as_deref())?,
         overcommit: check_overcommit(raw)?,
+        promises: check_promises(raw)?,
         spool_size,
         log_format: raw.log.format,
     })
@@ -93,6 +95,27 @@ fn check_aggregator(raw: &Raw) -> Result<Option<Credentials>, Wrong> {
             certificate: tls.certificate.clone(),
             key: tls.key.clone(),
         })),
+    }
+}
+
+fn check_address(raw: &Raw) -> Result<Option<String>, Wrong> {
+    let Some(text) = &raw.migration.address else {
+        return Ok(None);
+    };
+    let read = || {
+        let (address, prefix) = text.split_once('/')?;
+        let (address, prefix): (IpAddr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        (prefix <= width).then(|| format!("{address}/{prefix}"))
+    };
+    match read() {
+        Some(address) => Ok(Some(address)),
+        None => wrong(
+            "migration.address",
+            format!(
+                "{text:?} is no address with its prefix length; write for example 192.0.2.1/24"
+            ),
+        ),
     }
 }
 
@@ -124,15 +147,13 @@ fn check_dirty(dirty: &Dirty) -> Result<Dirty, Wrong> {
     if dirty.windows.len() > WINDOWS_MAX {
         return wrong("dirty.windows", format!("at most {WINDOWS_MAX}"));
     }
-    let whole_seconds = |window: &Duration| window.subsec_nanos() == 0;
-    if !dirty.windows.iter().all(whole_seconds)
-        || !dirty
-            .windows
-            .iter()
-            .all(|window| (WINDOW_MIN..=WINDOW_MAX).contains(window))
+    if dirty
+        .sample_pages
+        .is_some_and(|pages| !PAGES_PER_GIB.contains(&pages))
     {
-        return wrong("dirty.windows", "each must be whole seconds from 1s to 60s");
+        return wrong("dirty.sample_pages", "must lie between 128 and 16384");
     }
+    check_windows(dirty)?;
     let mut windows = dirty.windows.clone();
     windows.sort_unstable();
     windows.dedup();
@@ -148,6 +169,39 @@ fn check_dirty(dirty: &Dirty) -> Result<Dirty, Wrong> {
     Ok(Dirty {
         windows,
         ..dirty.clone()
+    })
+}
+
+fn check_windows(dirty: &Dirty) -> Result<(), Wrong> {
+    let is_fine = dirty.helper.is_some() || dirty.sample_pages.is_some();
+    let (least, step_ns, message) = if is_fine {
+        let message = "each must be whole milliseconds from 50ms to 60s";
+        (WINDOW_MIN, 1_000_000, message)
+    } else {
+        let message = "each must be whole seconds from 1s to 60s; shorter ones need `sample_pages` or `helper`";
+        (SECOND, 1_000_000_000, message)
+    };
+    let fits = |window: &Duration| {
+        (least..=WINDOW_MAX).contains(window) && window.as_nanos().is_multiple_of(step_ns)
+    };
+    if dirty.windows.iter().all(fits) {
+        Ok(())
+    } else {
+        wrong("dirty.windows", message)
+    }
+}
+
+fn check_promises(raw: &Raw) -> Result<Promises, Wrong> {
+    let told = &raw.overcommit;
+    let disk_ratio: Option<Ratio> = value("overcommit.disk_ratio", told.disk_ratio.as_deref())?;
+    if disk_ratio.is_some_and(|ratio| ratio.millionths() == 0) {
+        return wrong("overcommit.disk_ratio", "must be above 0");
+    }
+    Ok(Promises {
+        dedicated_cpu_count: told.dedicated_cpus,
+        disk_directory: told.disk_directory.clone(),
+        disk_ratio,
+        reserved_disk: value("overcommit.reserved_disk", told.reserved_disk.as_deref())?,
     })
 }
 

@@ -113,6 +113,12 @@ pub struct Dirty {
     pub every: Duration,
     /// Measurements under way at once.
     pub concurrent_max: usize,
+    /// Pages of each GiB to look at, by the monitor of QEMU; libvirt's own 512 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_pages: Option<u32>,
+    /// Socket of the helper that measures in the agent's stead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper: Option<PathBuf>,
 }
 
 /// What migrations use.
@@ -146,6 +152,18 @@ pub struct RawOvercommit {
     /// Memory kept for the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserved_memory: Option<String>,
+    /// Processors kept for guests that are bound to them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dedicated_cpus: Option<u32>,
+    /// Directory in which guests have their local disks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_directory: Option<PathBuf>,
+    /// Promised disk space per disk space.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_ratio: Option<String>,
+    /// Disk space kept for the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_disk: Option<String>,
 }
 
 /// What is kept while the aggregator is away.
@@ -200,6 +218,8 @@ impl Default for Dirty {
             windows: vec![Duration::from_secs(1), Duration::from_secs(5)],
             every: Duration::from_secs(60),
             concurrent_max: 1,
+            sample_pages: None,
+            helper: None,
         }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use plimsoll_libvirt::{CallError, Connection, DomainRef, ListFlags, StatsFlags, StatsGroups};
 
 use super::Finding;
+use crate::chain::chain;
 use crate::config::{Access, Config, Libvirt};
 use crate::source::libvirt::{self, Sight};
-use crate::spool::chain;
 
 const LIBVIRT: &str = "libvirt";
 /// Names that are told of many.
@@ -41,7 +41,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Finding> {
             "see whether `virsh list` answers; restart libvirt if not",
         )),
     }
-    findings.push(dirty_rates(told));
+    findings.push(dirty_rates(told, config.dirty.helper.as_deref()).await);
     findings
 }
 
@@ -135,14 +135,27 @@ fn processes(root: &Path, domains: &[DomainRef]) -> Option<Finding> {
     })
 }
 
-fn dirty_rates(told: &Libvirt) -> Finding {
+async fn dirty_rates(told: &Libvirt, helper: Option<&Path>) -> Finding {
+    if let Some(socket) = helper {
+        return match tokio::net::UnixStream::connect(socket).await {
+            Ok(_) => Finding::ok(
+                "dirty rates",
+                format!("measured by the helper at {}", socket.display()),
+            ),
+            Err(error) => Finding::warn(
+                "dirty rates",
+                format!("not measured: nobody at {}: {error}", socket.display()),
+                "start plimsoll-dirty-helper, and let the agent's user into the group of its socket",
+            ),
+        };
+    }
     match told.access {
         Access::ReadWrite => Finding::ok("dirty rates", "may be measured"),
         Access::ReadOnly => Finding::warn(
             "dirty rates",
             "not measured: `access` is \"read-only\"",
-            "set `access = \"read-write\"` in [libvirt], which equals root on this node; without it \
-             no verdict on convergence can be given",
+            "run plimsoll-dirty-helper and name it by `helper` in [dirty], or set `access = \"read-write\"` \
+             in [libvirt], which equals root on this node; without either no verdict on convergence can be given",
         ),
     }
 }

@@ -10,8 +10,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::Finding;
+use crate::chain::chain;
 use crate::config::Config;
-use crate::spool::chain;
 
 const REACH_MAX: Duration = Duration::from_secs(5);
 

@@ -5,6 +5,7 @@
 
 pub mod facts;
 mod files;
+pub mod mounts;
 pub mod parse;
 mod sys;
 
@@ -24,10 +25,11 @@ const RELIST_EVERY: Duration = Duration::from_secs(60);
 type Parser = fn(&str, &mut Values, u64);
 
 /// The files of which each is a source: path below the root and parser.
-const SOURCES: [(&str, Parser); 7] = [
+const SOURCES: [(&str, Parser); 8] = [
     ("proc/stat", parse::stat),
     ("proc/meminfo", parse::meminfo),
     ("proc/loadavg", parse::loadavg),
+    ("proc/vmstat", parse::vmstat),
     ("proc/diskstats", parse::diskstats),
     ("proc/pressure/cpu", parse::psi_cpu),
     ("proc/pressure/memory", parse::psi_memory),
@@ -71,7 +73,8 @@ impl Host {
         }
     }
 
-    /// Reads all sources; each gives a sweep of its own, with its own window.
+    /// Reads all sources; each gives a sweep of its own, with its own window. File systems of the network
+    /// are no part of it: [`mounts::read_shared`] asks them, for they may hang.
     pub fn read(&mut self) -> Vec<Sweep> {
         let now = self.clock.monotonic();
         if self
@@ -158,6 +161,41 @@ mod tests {
             "-1 is no speed"
         );
         assert_eq!(found(&sweeps, Metric::HostMemTotal, ""), None);
+    }
+
+    #[test]
+    fn huge_pages_of_a_numa_node_pages_alike_and_the_guests_slice_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        let pages = "hugepages/hugepages-2048kB";
+        write(
+            root.path(),
+            &format!("sys/kernel/mm/{pages}/nr_hugepages"),
+            "8\n",
+        );
+        let node = format!("sys/devices/system/node/node1/{pages}/free_hugepages");
+        write(root.path(), &node, "3\n");
+        write(root.path(), "sys/kernel/mm/ksm/pages_sharing", "12\n");
+        let slice = |file: &str| format!("sys/fs/cgroup/machine.slice/{file}");
+        let stat = "usage_usec 7\nuser_usec 5\nthrottled_usec 2\n";
+        write(root.path(), &slice("cpu.stat"), stat);
+        write(root.path(), &slice("memory.current"), "4096\n");
+        let io = "8:0 rbytes=1 wbytes=2 rios=3 wios=4\n8:16 rbytes=10 wbytes=0 rios=0 wios=1\n";
+        write(root.path(), &slice("io.stat"), io);
+
+        let sweeps = host(root.path()).read();
+
+        for (metric, part, value) in [
+            (Metric::HostHugepagesTotal, "2048", 8),
+            (Metric::HostHugepagesNumaFree, "1:2048", 3),
+            (Metric::HostKsmSharing, "", 12),
+            (Metric::HostSliceQemuCpuUsage, "", 7_000),
+            (Metric::HostSliceQemuCpuThrottled, "", 2_000),
+            (Metric::HostSliceQemuMemCurrent, "", 4_096),
+            (Metric::HostSliceQemuIoRdBytes, "", 11),
+            (Metric::HostSliceQemuIoWrOps, "", 5),
+        ] {
+            assert_eq!(found(&sweeps, metric, part), Some(value), "{metric}");
+        }
     }
 
     #[test]

@@ -6,29 +6,28 @@
 mod dirty;
 mod known;
 mod migration;
+mod patience;
 mod process;
 mod session;
+mod storage;
 mod table;
 mod touched;
 mod xml;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use plimsoll_libvirt::{
     CallError, Connection, DEFAULT_RUN_DIR, DomainRef, OpenOptions, socket_candidates,
 };
-use plimsoll_model::{Clock, Metric, NodeId};
+use plimsoll_model::{Clock, Metric, NodeFacts, NodeId};
 use tokio::sync::{mpsc, watch};
 
 use super::host::node_value;
+use crate::chain::chain;
 use crate::config::{Access, Config, Libvirt};
 use crate::look::Look;
-use crate::spool::chain;
-
-const BACKOFF_MIN: Duration = Duration::from_millis(500);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
+use patience::Patience;
 
 /// What libvirt says of itself; absent means not known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,6 +38,21 @@ pub struct Hypervisor {
     pub libvirt_version: Option<String>,
     /// Version of QEMU.
     pub qemu_version: Option<String>,
+    /// Frequency of the time stamp counter, in Hz.
+    pub tsc_hz: Option<u64>,
+    /// Whether the processor can show a guest another frequency.
+    pub tsc_scaling: Option<bool>,
+}
+
+impl Hypervisor {
+    /// Adds it to the facts about the node.
+    pub fn tell(self, facts: &mut NodeFacts) {
+        facts.hypervisor_type = self.kind;
+        facts.libvirt_version = self.libvirt_version;
+        facts.qemu_version = self.qemu_version;
+        facts.tsc_hz = self.tsc_hz;
+        facts.tsc_scaling = self.tsc_scaling;
+    }
 }
 
 /// Watches the guests of this node.
@@ -46,6 +60,8 @@ pub struct Hypervisor {
 pub struct Guests {
     /// The node.
     pub node: NodeId,
+    /// Where the file system begins.
+    pub root: PathBuf,
     /// The whole configuration.
     pub config: Arc<Config>,
     /// How libvirt is reached.
@@ -63,7 +79,15 @@ pub fn socket(libvirt: &Libvirt) -> PathBuf {
     if let Some(socket) = &libvirt.socket {
         return socket.clone();
     }
-    let read_only = libvirt.access == Access::ReadOnly;
+    best_socket(libvirt.access == Access::ReadOnly)
+}
+
+/// Returns the socket through which libvirt can be told to do something.
+pub fn writing_socket() -> PathBuf {
+    best_socket(false)
+}
+
+fn best_socket(read_only: bool) -> PathBuf {
     let candidates = socket_candidates(Path::new(DEFAULT_RUN_DIR), read_only);
     let found = candidates.iter().find(|candidate| candidate.exists);
     let best = found.or_else(|| candidates.last());
@@ -127,31 +151,21 @@ pub fn sight(root: &Path, domain: &DomainRef) -> Sight {
 impl Guests {
     /// Watches until it is dropped; connects again when a connection has ended.
     pub async fn run(self) {
-        let mut told: Option<String> = None;
-        let mut backoff = BACKOFF_MIN;
+        let mut patience = Patience::default();
         loop {
-            match open(&self.libvirt).await {
-                Ok(connection) => {
-                    tracing::info!(socket = %socket(&self.libvirt).display(), "connected to libvirt");
-                    told = None;
-                    backoff = BACKOFF_MIN;
-                    let reason = session::Session::new(&self, connection).run().await;
-                    tracing::warn!(reason, "the connection to libvirt has ended");
-                }
-                Err(error) => {
-                    let text = chain(&error);
-                    if told.as_ref() != Some(&text) {
-                        tracing::warn!(
-                            error = text,
-                            "guests are left out until libvirt can be reached"
-                        );
-                        told = Some(text);
-                    }
-                }
+            let began = self.clock.monotonic();
+            let reason = match open(&self.libvirt).await {
+                Ok(connection) => session::Session::new(&self, connection).run().await,
+                Err(error) => chain(&error),
+            };
+            if patience.is_news(self.clock.monotonic().since(began), &reason) {
+                tracing::warn!(
+                    reason,
+                    "guests are left out until libvirt can be reached and answers"
+                );
             }
             self.tell_down().await;
-            tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            tokio::time::sleep(patience.wait()).await;
         }
     }
 

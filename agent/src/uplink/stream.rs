@@ -142,6 +142,8 @@ impl Turn<'_> {
         outbox: &mpsc::Sender<v1::IngestRequest>,
         answers: &mut Streaming<v1::IngestResponse>,
     ) -> Result<(), StreamError> {
+        // Whether batches may still come; without a sampler what is under way is awaited all the same.
+        let mut more = true;
         loop {
             let idle = self.fill(flight, outbox).await?;
             if idle && flight.sent.is_empty() && self.is_over(flight).await {
@@ -154,11 +156,8 @@ impl Turn<'_> {
                     };
                     self.take(flight, answer).await?;
                 }
-                changed = self.added.changed() => {
-                    if changed.is_err() {
-                        // No more batches will come; what is under way is still awaited.
-                        std::future::pending::<()>().await;
-                    }
+                changed = self.added.changed(), if more => {
+                    more = changed.is_ok();
                     self.live(flight, outbox).await?;
                 }
             }

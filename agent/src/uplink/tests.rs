@@ -221,6 +221,23 @@ async fn what_is_acknowledged_is_deleted_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_is_under_way_when_the_sampler_ends_is_still_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut house = House::build(open(&dir, 2)).await;
+    let mut talk = house.stream().await;
+    talk.greet(0, 1).await;
+    assert_eq!(talk.hear_word().await, "batch 1");
+    drop(std::mem::replace(&mut house.added, watch::channel(0).0));
+    assert!(talk.hears_nothing().await, "the end was seen");
+    talk.acknowledge(1).await;
+    assert_eq!(talk.hear_word().await, "batch 2");
+    talk.acknowledge(2).await;
+    house
+        .spool_becomes(|spool| !spool.has_unacknowledged())
+        .await;
+}
+
+#[tokio::test]
 async fn a_nack_is_answered_from_the_number_that_is_expected() {
     let dir = tempfile::tempdir().unwrap();
     let mut house = House::build(open(&dir, 3)).await;

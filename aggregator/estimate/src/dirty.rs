@@ -3,7 +3,7 @@
 
 use plimsoll_model::{ByteSize, DirtyRate};
 
-use crate::nnls::{Equation, solve};
+use crate::nnls::{Equation, solve, solve_adding_up_to};
 use crate::number::round_u64;
 
 /// The most points that are taken.
@@ -120,7 +120,12 @@ impl DirtyModel {
                 deviation: window.deviation,
             })
             .collect();
-        let weights = solve(&equations);
+        let mut weights = solve(&equations);
+        if weights.iter().sum::<f64>() > nonzero_bytes {
+            // Slow writers over more memory than there is look like faster ones over all of it: solved
+            // again under that bound, for a model that is only cut to it contradicts its own windows.
+            weights = solve_adding_up_to(&equations, nonzero_bytes);
+        }
         let mut classes = [DirtyClass::default(); CLASSES];
         for ((class, bytes), writes_per_s) in classes.iter_mut().zip(weights).zip(speeds) {
             *class = DirtyClass {
@@ -310,6 +315,20 @@ mod tests {
         ];
         let model = DirtyModel::fit(&points, memory, ByteSize::from_mib(64)).unwrap();
         assert!(model.working_set() <= ByteSize::from_mib(64));
+    }
+
+    #[test]
+    fn a_model_held_to_the_memory_that_there_is_still_tells_what_the_windows_told() {
+        let memory = ByteSize::from_mib(256);
+        // A writer of 60 MiB/s over 112 MiB, as sampled: the two windows lie on a straight line.
+        let points = [
+            DirtyPoint::libvirt(1_000, mib(36)),
+            DirtyPoint::libvirt(3_000, mib(35)),
+        ];
+        let model = DirtyModel::fit(&points, memory, ByteSize::from_mib(134)).unwrap();
+        assert!(model.working_set() <= ByteSize::from_mib(134));
+        let unique = model.unique_bytes(3.0) / MIB;
+        assert!((80.0..115.0).contains(&unique), "{unique}");
     }
 
     #[test]

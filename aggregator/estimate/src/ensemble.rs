@@ -58,7 +58,9 @@ impl<'a> Ensemble<'a> {
         let mut scene = Scene::new(inputs, 1.0 - touched, dirty);
         let bandwidth_sd = prior::bandwidth_sd(&inputs.bandwidth);
         scene.line_rate *= (bandwidth_sd * normal(*bandwidth)).exp();
-        scene.line_rate *= prior::starved_factor(inputs, *starved);
+        if let Some(most) = prior::starved_rate(inputs, *starved) {
+            scene.line_rate = scene.line_rate.min(most);
+        }
         let costs = (prior::FIXED_SD * normal(*fixed)).exp();
         scene.setup_s *= costs;
         scene.stop_s *= costs;

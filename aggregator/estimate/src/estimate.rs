@@ -104,6 +104,11 @@ pub fn estimate(inputs: &Inputs) -> Result<Estimate, InputError> {
         answer.downtime_ms = raw.downtime_ms.map(|raw| learned.downtime_ms(raw));
         answer.bytes = raw.bytes.map(|raw| learned.bytes(raw));
     }
+    if inputs.policy.mode == MigrationMode::StopCopy {
+        // The guest stands still from the first byte to the last: one number, one interval.
+        answer.downtime_ms = answer.total_ms;
+        answer.raw.downtime_ms = answer.raw.total_ms;
+    }
     answer.quality = reason::quality(inputs, &centre, &answer);
     answer.reasons = reason::sentences(inputs, &centre, &answer);
     Ok(answer)

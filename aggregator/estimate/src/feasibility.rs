@@ -31,7 +31,7 @@ pub enum Constraint {
     HypervisorKind,
     /// The target's QEMU is not older than the source's.
     HypervisorVersion,
-    /// The target has every processor feature the guest may use.
+    /// The target has every processor feature the guest may use, and its clock.
     CpuFeatures,
     /// The target knows the machine type of the guest.
     MachineType,
@@ -51,7 +51,7 @@ pub enum Constraint {
     IopsLoss,
     /// The guest runs in one place, and the target has no other of its id.
     OneActive,
-    /// No device of the source is passed through.
+    /// No device of the source is passed through, and the guest's memory can leave its host.
     HostDevices,
     /// The target has the huge pages the guest needs.
     HugePages,
@@ -107,6 +107,17 @@ pub struct Disk {
     pub target: String,
     /// Whether other hosts reach its storage; absent where that cannot be told.
     pub shared: Option<bool>,
+    /// What hosts that mount its file system call it; absent where it lies in none that is shared.
+    pub storage: Option<String>,
+}
+
+/// A device that the guest holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Device {
+    /// Kind, such as `pci`.
+    pub kind: String,
+    /// Which one.
+    pub address: String,
 }
 
 /// The guest that is to move. Absent is not known.
@@ -122,10 +133,20 @@ pub struct Guest {
     pub cpu_model: Option<String>,
     /// Whether its memory is in huge pages.
     pub huge_pages: Option<bool>,
+    /// Processor features it cannot do without; none means not known.
+    pub cpu_features: Vec<String>,
+    /// Frequency of the time stamp counter it was promised, in Hz.
+    pub tsc_hz: Option<u64>,
+    /// Kind of protection of its memory from the host.
+    pub launch_security: Option<String>,
     /// Whether it is bound to processors or memory nodes.
     pub pinned: Option<bool>,
+    /// What it is bound to, in words; empty where it is not, or that is not known.
+    pub bound_to: String,
     /// Devices of the host that are passed through.
     pub host_device_count: u32,
+    /// Devices it holds, as far as they were named; they may be more than are passed through.
+    pub devices: Vec<Device>,
     /// Disks.
     pub disks: Vec<Disk>,
     /// Requests per second to its disks.
@@ -155,6 +176,12 @@ pub struct Host {
     pub migration_address: Option<String>,
     /// Largest packet on the migration network.
     pub mtu_bytes: Option<u32>,
+    /// Frequency of the time stamp counter, in Hz.
+    pub tsc_hz: Option<u64>,
+    /// Whether the processor can show a guest another frequency.
+    pub tsc_scaling: Option<bool>,
+    /// Shared file systems that it mounts, by the name that all hosts call them; absent is not told.
+    pub storages: Option<Vec<String>>,
     /// Free huge pages in all.
     pub huge_pages_free: Option<ByteSize>,
     /// Room while it bears the cost of the move.

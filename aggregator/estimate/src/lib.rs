@@ -44,6 +44,7 @@ pub use inputs::{
     LinkBandwidth, Policy,
 };
 pub use learn::{Correction, LEARNED_SAMPLES_MIN, Lessons};
+pub use number::round_u64;
 pub use postcopy::{PostcopyRun, StopCopyRun, postcopy, stop_copy};
 pub use precopy::{PrecopyRun, simulate};
 pub use profile::DowntimeProfile;

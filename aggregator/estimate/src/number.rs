@@ -6,7 +6,7 @@
     clippy::cast_sign_loss,
     reason = "a float cast saturates and turns NaN into 0, which is what this function promises"
 )]
-pub(crate) fn round_u64(value: f64) -> u64 {
+pub fn round_u64(value: f64) -> u64 {
     value.round() as u64
 }
 

@@ -91,16 +91,16 @@ pub(crate) fn is_zero_known(inputs: &Inputs) -> bool {
     })
 }
 
-/// Factor on the bandwidth where the sending thread gets less than a whole processor.
-pub(crate) fn starved_factor(inputs: &Inputs, uniform: f64) -> f64 {
-    match inputs.idle_cpus {
-        Some(idle) if idle < Ratio::ONE => {
-            // At worst it gets what is idle, at best it is served like any other thread.
-            let worst = idle.as_f64().max(0.5);
-            worst + (1.0 - worst) * uniform
-        }
-        _ => 1.0,
-    }
+/// What one thread sends when it has a processor to itself, in bytes per second: a prior, about 10 Gbit/s.
+const SENDER_RATE: f64 = 1.2e9;
+
+/// What the sending thread can carry where it gets less than a whole processor, in bytes per second; absent
+/// where processors are idle, or nobody told.
+pub(crate) fn starved_rate(inputs: &Inputs, uniform: f64) -> Option<f64> {
+    let idle = inputs.idle_cpus.filter(|idle| *idle < Ratio::ONE)?;
+    // At worst it gets what is idle or its fair share, at best it is served like any other thread.
+    let worst = idle.as_f64().max(0.5);
+    Some(SENDER_RATE * (worst + (1.0 - worst) * uniform))
 }
 
 /// A guest of which no dirty rate is known: memory it writes to, as a share of what it touched, and

@@ -154,6 +154,24 @@ fn a_stopped_guest_is_down_for_the_whole_copy() {
 }
 
 #[test]
+fn a_guest_that_stands_still_all_the_while_has_one_interval_for_both() {
+    let answer = told(&guest(44.9, MigrationMode::StopCopy));
+    assert!(answer.total_ms.is_some());
+    assert_eq!(answer.total_ms, answer.downtime_ms);
+}
+
+#[test]
+fn a_busy_source_slows_a_fast_link_and_leaves_a_slow_one_as_it_is() {
+    let total = |link_mib: f64, idle: u64| {
+        let mut inputs = guest(link_mib, MigrationMode::Precopy);
+        inputs.idle_cpus = Some(Ratio::from_millionths(idle));
+        told(&inputs).total_ms.unwrap().p50
+    };
+    assert!(total(4_000.0, 100_000) > total(4_000.0, 4_000_000));
+    assert_eq!(total(44.9, 100_000), total(44.9, 4_000_000));
+}
+
+#[test]
 fn what_is_missing_widens_the_bounds_and_is_named() {
     let full = told(&guest(44.9, MigrationMode::Precopy));
     let mut inputs = guest(44.9, MigrationMode::Precopy);

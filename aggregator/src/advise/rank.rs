@@ -66,16 +66,22 @@ impl Advise {
         for candidate in candidates {
             let weighed = scales.weigh(candidate);
             if may(&weighed.findings, request.strict) {
-                targets.push(self.ranked(&row, &weighed, &weights));
+                let terms = terms(&row, &weighed, &weights);
+                let score: f64 = terms.iter().map(|term| term.value * term.weight).sum();
+                targets.push((score, terms, weighed));
             } else {
                 excluded.push(left_out(&weighed, request.strict));
             }
         }
-        targets.sort_by(|a, b| {
-            let by_score = b.score.total_cmp(&a.score);
-            by_score.then_with(|| a.node_id.cmp(&b.node_id))
+        targets.sort_by(|(one, _, a), (other, _, b)| {
+            let by_score = other.total_cmp(one);
+            by_score.then_with(|| a.target.node.cmp(&b.target.node))
         });
         targets.truncate(count);
+        let targets = targets
+            .into_iter()
+            .map(|(score, terms, weighed)| self.ranked(score, terms, &weighed))
+            .collect();
         Ok(v1::RankTargetsResponse {
             envelope: Some(self.envelope("rank", !row.fresh)),
             source_node_id: source.as_bytes().to_vec(),
@@ -84,11 +90,10 @@ impl Advise {
         })
     }
 
-    fn ranked(&self, row: &DomainRow, weighed: &Weighed, weights: &Weights) -> v1::RankedTarget {
+    fn ranked(&self, score: f64, terms: Vec<v1::ScoreTerm>, weighed: &Weighed) -> v1::RankedTarget {
         let lifetime = self.known.interval * 3;
         let estimate = weighed.estimate.as_ref();
         let estimate = estimate.map(|made| answer::migration(made, lifetime));
-        let terms = terms(row, weighed, weights);
         let concerns = weighed
             .findings
             .iter()
@@ -96,7 +101,7 @@ impl Advise {
         v1::RankedTarget {
             node_id: weighed.target.node.as_bytes().to_vec(),
             hostname: weighed.target.host.name.clone(),
-            score: terms.iter().map(|term| term.value * term.weight).sum(),
+            score,
             terms,
             estimate,
             concerns: concerns.map(finding).collect(),

@@ -1,6 +1,8 @@
 //! Stories of planners: a guest that may go to one node and not to another, and a node that is emptied.
 
-use plimsoll_model::{ByteSize, DiskFacts, DomainFacts, Metric, Subject};
+use plimsoll_model::{
+    ByteSize, DiskFacts, DomainFacts, FileSystemFacts, Metric, PinningFacts, Subject,
+};
 
 use super::*;
 use crate::scene::{Scene, subject};
@@ -67,6 +69,7 @@ fn a_disk_on_local_storage_and_another_subnet_are_told_with_their_evidence() {
         target: "vda".to_owned(),
         source: Some("/var/lib/images/web.qcow2".to_owned()),
         shared: Some(false),
+        ..DiskFacts::default()
     });
     scene.sees(&guest, 1);
     measure(&scene, &[a, b], std::slice::from_ref(&guest));
@@ -207,4 +210,51 @@ fn limits_that_cannot_be_are_refused() {
         ..Default::default()
     };
     assert_eq!(asked(loss), "limits.iops_loss_max_millionths");
+}
+
+#[test]
+fn a_fact_that_an_agent_tells_is_used_by_the_check_that_needs_it() {
+    let scene = Scene::new();
+    let a = scene.node("a", |_| {});
+    let b = scene.node("b", |facts| {
+        facts.file_systems = vec![FileSystemFacts {
+            mount: "/srv".to_owned(),
+            kind: "nfs4".to_owned(),
+            shared_id: Some("filer:/other".to_owned()),
+        }];
+    });
+    let mut guest = scene.guest("web", a);
+    guest.disks.push(DiskFacts {
+        target: "vda".to_owned(),
+        source: Some("/srv/web.img".to_owned()),
+        shared: Some(true),
+        storage: Some("filer:/vol".to_owned()),
+    });
+    guest.hardware.pinning = Some(PinningFacts::default());
+    guest.hardware.launch_security = Some("sev".to_owned());
+    scene.sees(&guest, 1);
+    measure(&scene, &[a, b], std::slice::from_ref(&guest));
+    let request = v1::CheckFeasibilityRequest {
+        domain_id: guest.domain.as_bytes().to_vec(),
+        ..Default::default()
+    };
+    let findings = &advise(&scene).check(&request).unwrap().targets[0].findings;
+    assert_eq!(of(findings, "pinning").outcome(), v1::Outcome::Pass);
+    let devices = of(findings, "host_devices");
+    assert!(devices.outcome() == v1::Outcome::Fail && devices.evidence.contains("sev"));
+    let storage = of(findings, "shared_storage");
+    assert!(
+        storage.evidence.contains("does not mount filer:/vol"),
+        "{}",
+        storage.evidence
+    );
+
+    guest.hardware.pinning = Some(PinningFacts {
+        cpus: Some("0-3".to_owned()),
+        memory_nodes: None,
+    });
+    scene.sees(&guest, 1);
+    let findings = &advise(&scene).check(&request).unwrap().targets[0].findings;
+    let pinning = of(findings, "pinning");
+    assert!(pinning.outcome() == v1::Outcome::Warn && pinning.evidence.contains("processors 0-3"));
 }

@@ -1,6 +1,6 @@
 //! The certificates: what the aggregator shows, whom it believes, and how both change while it runs.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -11,8 +11,6 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use serde::{Deserialize, Serialize};
 
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Mode bits that let others than the owner touch a key.
 const OTHERS: u32 = 0o077;
 
@@ -29,6 +27,13 @@ pub struct TlsFiles {
     /// Certificates the authority took back (PEM, one or more lists); none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<PathBuf>,
+    /// How often the files are looked at.
+    #[serde(with = "humantime_serde", default = "look_every")]
+    pub look_every: Duration,
+}
+
+fn look_every() -> Duration {
+    Duration::from_secs(5)
 }
 
 /// Why TLS cannot begin.
@@ -126,8 +131,8 @@ impl TlsFiles {
         Ok(Arc::new(config))
     }
 
-    /// Returns when each file was changed last; absent where it cannot be seen.
-    fn changed(&self) -> Vec<Option<SystemTime>> {
+    /// Returns the stamp of each file; absent where it cannot be seen.
+    fn stamps(&self) -> Vec<Option<Stamp>> {
         [
             Some(&self.certificate),
             Some(&self.key),
@@ -137,13 +142,16 @@ impl TlsFiles {
         .into_iter()
         .flatten()
         .map(|path| {
-            std::fs::metadata(path)
-                .and_then(|seen| seen.modified())
-                .ok()
+            let seen = std::fs::metadata(path).ok()?;
+            Some((seen.modified().ok()?, seen.len(), seen.ino()))
         })
         .collect()
     }
 }
+
+/// What tells a file from the one that was there before: time of change, length and number. The time alone
+/// would not: it moves in steps, and a file may be changed twice in one.
+type Stamp = (SystemTime, u64, u64);
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|source| TlsError::Read {
@@ -206,6 +214,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 pub struct Current {
     files: TlsFiles,
     now: Mutex<Arc<ServerConfig>>,
+    seen: Mutex<Vec<Option<Stamp>>>,
 }
 
 impl Current {
@@ -214,8 +223,10 @@ impl Current {
     /// # Errors
     /// As [`TlsFiles::load`].
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        // Before the files are read: what changes in between is then seen by the first look.
+        let seen = Mutex::new(files.stamps());
         let now = Mutex::new(files.load()?);
-        Ok(Self { files, now })
+        Ok(Self { files, now, seen })
     }
 
     /// Returns what the next handshake uses.
@@ -223,29 +234,38 @@ impl Current {
         Arc::clone(&self.now.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Watches the files and takes over what changed. Files that cannot be used change nothing and
-    /// are reported once for each change. Ends only when dropped.
+    /// Looks at the files once and takes over what changed. Files that cannot be used change nothing and
+    /// are reported once for each change.
+    pub fn look(&self) {
+        let stamps = self.files.stamps();
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if *seen == stamps {
+                return;
+            }
+            *seen = stamps;
+        }
+        match self.files.load() {
+            Ok(config) => {
+                *self.now.lock().unwrap_or_else(PoisonError::into_inner) = config;
+                tracing::info!("new certificates are in use");
+            }
+            Err(error) => tracing::error!(
+                error = %error,
+                "the changed certificates cannot be used; the old ones stay"
+            ),
+        }
+    }
+
+    /// Looks at the files again and again. Ends only when dropped.
     pub async fn follow(self: Arc<Self>) {
-        let mut seen = self.files.changed();
-        let mut looks = tokio::time::interval(LOOK_EVERY);
+        // A period of zero is no period.
+        let every = self.files.look_every.max(Duration::from_millis(1));
+        let mut looks = tokio::time::interval(every);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let changed = self.files.changed();
-            if changed == seen {
-                continue;
-            }
-            seen = changed;
-            match self.files.load() {
-                Ok(config) => {
-                    *self.now.lock().unwrap_or_else(PoisonError::into_inner) = config;
-                    tracing::info!("new certificates are in use");
-                }
-                Err(error) => tracing::error!(
-                    error = %error,
-                    "the changed certificates cannot be used; the old ones stay"
-                ),
-            }
+            self.look();
         }
     }
 }

@@ -30,6 +30,7 @@ fn unit(unit: Unit) -> Option<&'static str> {
         Unit::UnixSeconds => "seconds",
         Unit::Hertz => "hertz",
         Unit::Millionths => "millionths",
+        Unit::PerSecond => "per_second",
     })
 }
 

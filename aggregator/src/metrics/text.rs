@@ -67,7 +67,7 @@ pub(super) fn render(known: &Known) -> String {
             if row.runs() {
                 watchers_domain(&mut page, known, &row);
             }
-            names.insert(row.facts.domain, row.facts.name);
+            names.insert(row.facts.domain, row.facts.name.clone());
         }
     }
     for key in known.store.series(&SeriesFilter::default()) {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use plimsoll_model::Subject;
 
 use crate::block::Block;
+use crate::cells::Cells;
 use crate::codec;
 use crate::error::{Hole, OpenError, RecoveryReport};
 use crate::frame::{self, Item, Items, Kind, Link, io_error};
@@ -14,6 +15,8 @@ use crate::kept;
 use crate::log::{self, Chain};
 use crate::manifest::Manifest;
 use crate::record::StoreOptions;
+use crate::rolled;
+use crate::rollup::Tier;
 use crate::sealed;
 use crate::store::{Store, lock};
 
@@ -75,10 +78,11 @@ impl Report {
                 continue;
             };
             let header = frame::check_header(&path, Kind::Log, id, &bytes);
-            match &header {
-                Ok(previous) => self.holes.extend(chain.enter(id, *previous)),
-                Err(error) => self.error(&path, error),
+            if let Err(error) = &header {
+                self.error(&path, error);
             }
+            self.holes
+                .extend(chain.enter(id, header.as_ref().ok().copied()));
             let scan = log::scan(&bytes, id);
             self.frames += scan.frames.len() as u64;
             for (offset, payload) in &scan.frames {
@@ -127,6 +131,21 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
             Err(holes) => report.holes.extend(holes),
         }
     }
+    for entry in &manifest.rollups {
+        let path = entry.path(dir);
+        let Some(bytes) = report.read(&path)? else {
+            continue;
+        };
+        match rolled::check(&path, entry, &bytes) {
+            Ok(frames) => report.frames += frames,
+            Err(holes) => report.holes.extend(holes),
+        }
+        // Made while something was damaged, it is whole and yet may not tell all.
+        for lost in &entry.lost {
+            let what = "rollups were made while this was damaged";
+            report.hole(&dir.join(&lost.name), lost.offset, what);
+        }
+    }
     for entry in &manifest.kept {
         let path = entry.path(dir);
         let Some(bytes) = report.read(&path)? else {
@@ -154,6 +173,16 @@ pub fn dump(dir: &Path, out: &mut dyn Write) -> Result<(), OpenError> {
             };
             if let Ok(block) = Block::parse(payload) {
                 dump_block(&path, &block, out)?;
+            }
+        }
+    }
+    for entry in &manifest.rollups {
+        let path = entry.path(dir);
+        for item in Items::new(&read(&path)?, entry.id) {
+            if let Item::Frame { payload, .. } = item
+                && let Ok(cells) = Cells::parse(payload)
+            {
+                dump_cells(&path, entry.tier, &cells, out)?;
             }
         }
     }
@@ -197,6 +226,25 @@ fn dump_block(path: &Path, block: &Block<'_>, out: &mut dyn Write) -> Result<(),
             let end = window.end.millis();
             let width = window.width_ms;
             let what = format_args!("{subject:?} {metric}{{{part}}} {end}ms-{width}ms {value}");
+            line(path, &what, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn dump_cells(
+    path: &Path,
+    tier: Tier,
+    cells: &Cells<'_>,
+    out: &mut dyn Write,
+) -> Result<(), OpenError> {
+    let subject = Subject::from(cells.place);
+    for lane in cells.lanes(|_, _| true).unwrap_or_default() {
+        let (metric, part) = (lane.metric, &lane.part);
+        for cell in &lane.cells {
+            let (begin, length) = (tier.begin(cell.number), tier.name());
+            let held = lane.shape.told(cell);
+            let what = format_args!("{subject:?} {metric}{{{part}}} {begin}ms+{length} {held}");
             line(path, &what, out)?;
         }
     }

@@ -1,16 +1,20 @@
 //! Words as bytes: the payload of a frame. FORMAT.md draws them. Decoding believes nothing: any bytes
 //! give a value or [`Malformed`], never a panic.
 
+mod grown;
+
 use plimsoll_model::{
-    Accelerator, Bandwidth, Batch, BootId, ByteSize, DirtyRate, DiskFacts, DomainFacts, DomainId,
-    DomainState, Event, EventKind, Fact, GapReason, Incarnation, InterfaceFacts, Iteration, Metric,
-    MigrationEnd, MigrationEnded, MigrationRole, NetworkCardFacts, NodeFacts, NodeId,
-    OvercommitFacts, Part, Ratio, SampleGap, SessionId, Subject, UnixMillis, Window,
+    Accelerator, Bandwidth, Batch, BootId, ByteSize, DeviceFacts, DirtyRate, DiskFacts,
+    DomainFacts, DomainId, DomainState, Event, EventKind, Fact, FileSystemFacts, GapReason,
+    HardwareFacts, Incarnation, InterfaceFacts, Iteration, MemoryFacts, Metric, MigrationEnd,
+    MigrationEnded, MigrationRole, NetworkCardFacts, NodeFacts, NodeId, OvercommitFacts, Part,
+    PinningFacts, Ratio, Rows, SampleGap, SessionId, Subject, UnixMillis, Window,
 };
 
 use crate::error::OpenError;
 use crate::record::{Document, Record};
 use crate::rows;
+use grown::{Grown, is_told};
 
 /// Bytes that are no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -286,6 +290,36 @@ macro_rules! packed {
             }
         }
     )*};
+    // Things that grew after their bytes were released: first what they always had, and what came
+    // later apart from it.
+    (grown: $($name:ident { $($field:ident),* } { $($new:ident),* } [ $($list:ident),* ])*) => {$(
+        impl Pack for $name {
+            fn pack(&self, out: &mut Vec<u8>) {
+                $(self.$field.pack(out);)*
+            }
+
+            fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+                Ok(Self { $($field: Pack::unpack(input)?,)* $($new: Default::default(),)* })
+            }
+        }
+
+        impl Grown for $name {
+            fn has_grown(&self) -> bool {
+                $(is_told(&self.$new) ||)* $(self.$list.iter().any(Grown::has_grown) ||)* false
+            }
+
+            fn pack_growth(&self, out: &mut Vec<u8>) {
+                $(self.$new.pack(out);)*
+                $(self.$list.iter().for_each(|item| item.pack_growth(out));)*
+            }
+
+            fn unpack_growth(&mut self, input: &mut &[u8]) -> Result<(), Malformed> {
+                $(self.$new = Pack::unpack(input)?;)*
+                $(self.$list.iter_mut().try_for_each(|item| item.unpack_growth(input))?;)*
+                Ok(())
+            }
+        }
+    )*};
     (choices: $($name:ident { $($code:literal = $variant:ident { $($field:ident),* })* })*) => {$(
         impl Pack for $name {
             fn pack(&self, out: &mut Vec<u8>) {
@@ -314,7 +348,8 @@ packed!(units:
     DirtyRate: from_bytes_per_second, bytes_per_second;
     Ratio: from_millionths, millionths;
 );
-packed!(lists: Fact, Event, String, InterfaceFacts, DiskFacts, NetworkCardFacts);
+packed!(lists: Fact, Event, String, InterfaceFacts, DiskFacts,
+    NetworkCardFacts, FileSystemFacts, DeviceFacts);
 // Codes are on disk: never reuse one.
 packed!(words:
     GapReason { 1 = SpoolFull, 2 = Corrupt, 3 = ServerRollback, 4 = AgentCrash, 5 = Rejected }
@@ -331,19 +366,14 @@ packed!(structs:
     Window { end, width_ms }
     SampleGap { node, session, first_sequence, last_sequence, reading_count, declared, reason }
     Document { kind, key, time, payload }
-    InterfaceFacts { name, speed, mtu_bytes, up }
     OvercommitFacts { cpu_ratio, memory_ratio, reserved_cpu_count, reserved_memory }
-    NodeFacts {
-        hostname, agent_version, kernel_release, cpu_model, cpu_flags, cpu_count, memory,
-        hypervisor_type, libvirt_version, qemu_version, migration_interface, migration_address,
-        migration_bandwidth, interfaces, overcommit
+    FileSystemFacts { mount, kind, shared_id }
+    HardwareFacts {
+        cpu_mode, cpu_features, tsc_hz, memory, launch_security, tpm, devices, pinning
     }
-    DiskFacts { target, source, shared }
-    NetworkCardFacts { mac, target, connection }
-    DomainFacts {
-        domain, node, incarnation, name, accelerator, machine, cpu_model, vcpu_count, memory_max,
-        huge_pages, disks, network_cards, host_device_count
-    }
+    MemoryFacts { source, shared, locked, page }
+    DeviceFacts { kind, address }
+    PinningFacts { cpus, memory_nodes }
     Event { node, seen, kind }
     Iteration { number, elapsed_ms, remaining, dirty_rate }
     MigrationEnded {
@@ -351,11 +381,21 @@ packed!(structs:
         memory_processed, memory_normal, zero_page_count, throughput
     }
 );
+packed!(grown:
+    InterfaceFacts { name, speed, mtu_bytes, up } { full_duplex, master, addresses } []
+    NodeFacts {
+        hostname, agent_version, kernel_release, cpu_model, cpu_flags, cpu_count, memory,
+        hypervisor_type, libvirt_version, qemu_version, migration_interface, migration_address,
+        migration_bandwidth, interfaces, overcommit
+    } { tsc_hz, tsc_scaling, file_systems } [ interfaces ]
+    DiskFacts { target, source, shared } { storage } []
+    NetworkCardFacts { mac, target, connection } { model, bridge, mtu_bytes } []
+    DomainFacts {
+        domain, node, incarnation, name, accelerator, machine, cpu_model, vcpu_count, memory_max,
+        huge_pages, disks, network_cards, host_device_count
+    } { hardware } [ disks, network_cards ]
+);
 packed!(choices:
-    Fact {
-        1 = Node { seen, facts }
-        2 = Domain { seen, facts }
-    }
     EventKind {
         1 = DomainState { domain, incarnation, state, detail }
         2 = MigrationStarted { domain, incarnation, role, downtime_limit_ms, bandwidth_cap }
@@ -397,38 +437,40 @@ impl Pack for Subject {
     }
 }
 
-impl Pack for Batch {
-    fn pack(&self, out: &mut Vec<u8>) {
-        self.node.pack(out);
-        self.session.pack(out);
-        self.sequence.pack(out);
-        self.made.pack(out);
-        self.body_crc.pack(out);
-        rows::pack(&self.rows, out);
-        self.facts.pack(out);
-        self.events.pack(out);
-    }
+fn pack_batch(batch: &Batch, out: &mut Vec<u8>) {
+    batch.node.pack(out);
+    batch.session.pack(out);
+    batch.sequence.pack(out);
+    batch.made.pack(out);
+    batch.body_crc.pack(out);
+    rows::pack(&batch.rows, out);
+    batch.facts.pack(out);
+    batch.events.pack(out);
+}
 
-    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
-        Ok(Self {
-            node: Pack::unpack(input)?,
-            session: Pack::unpack(input)?,
-            sequence: Pack::unpack(input)?,
-            made: Pack::unpack(input)?,
-            body_crc: Pack::unpack(input)?,
-            rows: rows::unpack(input)?,
-            facts: Pack::unpack(input)?,
-            events: Pack::unpack(input)?,
-        })
-    }
+/// Takes a batch off the front whose rows are in one of their forms.
+fn unpack_batch(
+    input: &mut &[u8],
+    rows: fn(&mut &[u8]) -> Result<Rows, Malformed>,
+) -> Result<Batch, Malformed> {
+    Ok(Batch {
+        node: Pack::unpack(input)?,
+        session: Pack::unpack(input)?,
+        sequence: Pack::unpack(input)?,
+        made: Pack::unpack(input)?,
+        body_crc: Pack::unpack(input)?,
+        rows: rows(input)?,
+        facts: Pack::unpack(input)?,
+        events: Pack::unpack(input)?,
+    })
 }
 
 impl Pack for Record {
     fn pack(&self, out: &mut Vec<u8>) {
         match self {
             Self::Batch(batch) => {
-                out.push(1);
-                batch.pack(out);
+                out.push(4);
+                pack_batch(batch, out);
             }
             Self::Gap(gap) => {
                 out.push(2);
@@ -443,9 +485,10 @@ impl Pack for Record {
 
     fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
         match u8::unpack(input)? {
-            1 => Batch::unpack(input).map(Self::Batch),
+            1 => unpack_batch(input, rows::unpack_sweeps).map(Self::Batch),
             2 => SampleGap::unpack(input).map(Self::Gap),
             3 => Document::unpack(input).map(Self::Document),
+            4 => unpack_batch(input, rows::unpack).map(Self::Batch),
             _ => malformed("a record is not known"),
         }
     }

@@ -14,7 +14,7 @@ pub enum OpenError {
     },
     /// A file was written by a later release.
     #[error(
-        "{} has format {found}, this release reads up to {known}; start the newer release again",
+        "{} has format {found} at byte 8, this release reads up to {known}; start the newer release again",
         path.display()
     )]
     Newer {
@@ -61,6 +61,20 @@ pub enum AppendError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// Too little room is left; the store goes on when upkeep finds more.
+    #[error(
+        "{free_bytes} bytes are free around {}, less than the floor of {floor_bytes}; free space on \
+         its file system or shorten the retention",
+        path.display()
+    )]
+    LowSpace {
+        /// The directory of the store.
+        path: PathBuf,
+        /// What was free.
+        free_bytes: u64,
+        /// What is to be free.
+        floor_bytes: u64,
     },
     /// The disk failed; writes have stopped, reads go on.
     #[error("writes to {} have stopped after a failure: {reason}; check the disk, then restart", path.display())]

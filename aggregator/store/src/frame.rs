@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Hole, OpenError};
 
-/// Format this release writes, and the newest it reads.
-const VERSION: u16 = 1;
 /// Length of a file's header.
 pub(crate) const HEADER_BYTES: usize = 40;
 /// Length of a frame's head.
@@ -30,6 +28,8 @@ pub(crate) enum Kind {
     Blocks,
     /// Facts, events, gaps, documents and sessions.
     Kept,
+    /// Rollups of samples.
+    Rollup,
     /// Which files are true.
     Manifest,
 }
@@ -40,7 +40,17 @@ impl Kind {
             Self::Log => b"PLIMLOG\0",
             Self::Blocks => b"PLIMBLK\0",
             Self::Kept => b"PLIMKEP\0",
+            Self::Rollup => b"PLIMROL\0",
             Self::Manifest => b"PLIMMAN\0",
+        }
+    }
+
+    /// Format that this release writes, and the newest it reads.
+    fn version(self) -> u16 {
+        match self {
+            // Since 2 it names rollups.
+            Self::Manifest => 2,
+            Self::Log | Self::Blocks | Self::Kept | Self::Rollup => 1,
         }
     }
 }
@@ -54,8 +64,12 @@ pub(crate) struct Link {
 
 /// Makes the header of a file.
 pub(crate) fn header(kind: Kind, id: u64, previous: Link) -> Vec<u8> {
+    header_of(kind, kind.version(), (id, previous))
+}
+
+fn header_of(kind: Kind, version: u16, (id, previous): (u64, Link)) -> Vec<u8> {
     let mut bytes = kind.magic().to_vec();
-    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(version.to_le_bytes());
     bytes.extend([0, 0]);
     bytes.extend(previous.crc.to_le_bytes());
     bytes.extend(id.to_le_bytes());
@@ -94,23 +108,26 @@ pub(crate) fn check_header(
     if !head.starts_with(&kind.magic()) {
         return Err(corrupt("it does not begin as its kind of file does"));
     }
+    let mut version = kind.version();
     if let Some([low, high]) = head.get(8..10) {
         let found = u16::from_le_bytes([*low, *high]);
         // A flipped bit in the number is damage, not a later release: that one's header is whole too.
         let whole = crc32c::crc32c(head.get(..36).unwrap_or_default()) == number_u32(head, 36);
-        if found > VERSION && whole {
+        if found > version && whole {
             return Err(OpenError::Newer {
                 path: path.to_owned(),
                 found,
-                known: VERSION,
+                known: version,
             });
         }
+        version = found;
     }
     let link = Link {
         bytes: number_u64(head, 24),
         crc: number_u32(head, 12),
     };
-    if head != header(kind, id, link) {
+    let known = (1..=kind.version()).contains(&version);
+    if !known || head != header_of(kind, version, (id, link)) {
         return Err(corrupt(
             "the header does not match its checksum or its name",
         ));

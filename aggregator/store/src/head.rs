@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_model::{
-    Batch, Columns, DomainId, Event, EventKind, Fact, GapReason, NodeId, Row, SampleGap, SessionId,
+    Batch, Columns, DomainId, Event, EventKind, GapReason, NodeId, Row, SampleGap, SessionId,
     UnixMillis, Window,
 };
 
 use crate::block::Place;
 use crate::files::Files;
 use crate::held::Held;
+use crate::inventory::Inventory;
 use crate::kept::Kept;
 use crate::log::Begin;
 use crate::record::{Document, Record};
@@ -50,8 +51,9 @@ pub(crate) struct Head {
     pub(crate) subjects: BTreeMap<Place, Vec<Lane>>,
     /// The subjects of each domain, so that asking for one does not go through all.
     domains: HashMap<DomainId, Vec<Place>>,
-    pub(crate) node_facts: HashMap<NodeId, Fact>,
-    pub(crate) domain_facts: BTreeMap<(NodeId, DomainId), Fact>,
+    pub(crate) inventory: Inventory,
+    /// How many batches of a node were taken since the store was opened.
+    pub(crate) batch_counts: HashMap<NodeId, u64>,
     /// Facts, events and gaps that are not sealed yet.
     pub(crate) pending: Vec<Kept>,
     pub(crate) gaps: BTreeMap<NodeId, Vec<SampleGap>>,
@@ -119,28 +121,18 @@ impl Head {
             });
         }
         self.touched.insert(key);
+        *self.batch_counts.entry(batch.node).or_default() += 1;
         let seen = self.nodes.entry(batch.node).or_insert(batch.made);
         *seen = batch.made.max(*seen);
         for row in batch.rows.iter() {
             self.take_row(&row);
         }
         for fact in &batch.facts {
-            self.know(batch.node, fact.clone());
-            self.keep(Kept::Fact(batch.node, fact.clone()));
+            self.inventory.know(batch.node, fact.clone());
+            self.keep(Kept::Fact(batch.node, Box::new(fact.clone())));
         }
         for event in &batch.events {
             self.keep(Kept::Event(event.clone()));
-        }
-    }
-
-    fn know(&mut self, node: NodeId, fact: Fact) {
-        match &fact {
-            Fact::Node { .. } => {
-                self.node_facts.insert(node, fact);
-            }
-            Fact::Domain { facts, .. } => {
-                self.domain_facts.insert((node, facts.domain), fact);
-            }
         }
     }
 
@@ -150,7 +142,7 @@ impl Head {
             Kept::Session(node, id, session) => {
                 self.sessions.insert((node, id), session);
             }
-            Kept::Fact(node, fact) => self.know(node, fact),
+            Kept::Fact(node, fact) => self.inventory.know(node, *fact),
             Kept::Gap(gap) => self.gaps.entry(gap.node).or_default().push(gap),
             Kept::Node(..) | Kept::Event(_) | Kept::Document(_) => {}
         }
@@ -263,6 +255,17 @@ impl Head {
             places.retain(|place| subjects.contains_key(place));
         }
         self.domains.retain(|_, places| !places.is_empty());
+    }
+
+    /// Returns when a node was last heard of, as far as no index knows it yet.
+    pub(crate) fn last_heard(&self, node: NodeId) -> Option<UnixMillis> {
+        let frozen = self.frozen.iter().flat_map(|frozen| &frozen.kept);
+        let of_node = |kept: &Kept| match kept {
+            Kept::Node(one, last) if *one == node => Some(*last),
+            _ => None,
+        };
+        let frozen = frozen.filter_map(of_node).max();
+        self.nodes.get(&node).copied().max(frozen)
     }
 
     /// Returns the nodes heard of that no index knows yet.

@@ -16,6 +16,7 @@ use crate::block::Place;
 use crate::codec::{Malformed, Pack, pack_all, unpack_all};
 use crate::files::Files;
 use crate::kept::{Kept, Placed};
+use crate::sealed::Footer;
 
 /// Memory that sled may hold.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -37,9 +38,31 @@ impl From<Malformed> for Broken {
     }
 }
 
+/// sled writes once more when it is dropped, and answers a disk that refuses that with a panic.
+#[derive(Debug)]
+struct Tree(Option<sled::Db>);
+
+impl Tree {
+    fn db(&self) -> Result<&sled::Db, Broken> {
+        self.0.as_ref().ok_or(Broken)
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        // What was not written makes the stamp wrong, and the index is made anew.
+        guarded(move || {
+            drop(db);
+            Ok(())
+        })
+        .ok();
+    }
+}
+
 #[derive(Debug)]
 enum Map {
-    Sled(sled::Db),
+    Sled(Tree),
     Memory(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>),
 }
 
@@ -94,7 +117,7 @@ type Pair = (Vec<u8>, Vec<u8>);
 impl Map {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
         match self {
-            Self::Sled(db) => guarded(|| Ok(db.get(key)?.map(|value| value.to_vec()))),
+            Self::Sled(tree) => guarded(|| Ok(tree.db()?.get(key)?.map(|value| value.to_vec()))),
             Self::Memory(map) => {
                 let map = map.lock().unwrap_or_else(PoisonError::into_inner);
                 Ok(map.get(key).cloned())
@@ -104,7 +127,8 @@ impl Map {
 
     fn put(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<Vec<u8>>, Broken> {
         match self {
-            Self::Sled(db) => guarded(|| {
+            Self::Sled(tree) => guarded(|| {
+                let db = tree.db()?;
                 let before = match value {
                     Some(value) => db.insert(key, value)?,
                     None => db.remove(key)?,
@@ -123,7 +147,8 @@ impl Map {
 
     fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, Broken> {
         match self {
-            Self::Sled(db) => guarded(|| {
+            Self::Sled(tree) => guarded(|| {
+                let db = tree.db()?;
                 let mut found = Vec::new();
                 for entry in db.scan_prefix(prefix) {
                     let (key, value) = entry?;
@@ -143,8 +168,12 @@ impl Map {
     }
 }
 
-fn subject_key(place: Place) -> Vec<u8> {
-    let mut key = vec![b's'];
+/// Prefix of subjects with samples, and of those of which only rollups are left.
+const PRESENT: u8 = b's';
+const PAST: u8 = b'p';
+
+fn subject_key(prefix: u8, place: Place) -> Vec<u8> {
+    let mut key = vec![prefix];
     key.extend(place.node.as_bytes());
     if let Some((domain, incarnation)) = place.domain {
         key.extend(domain.as_bytes());
@@ -180,7 +209,7 @@ impl Index {
     /// Opens the index if it is the one that was left for this manifest.
     pub(crate) fn open(dir: &Path, generation: u64) -> Result<Self, Broken> {
         let db = guarded(|| Ok(open_sled(dir)?))?;
-        let map = Map::Sled(db);
+        let map = Map::Sled(Tree(Some(db)));
         let mut sum = 0_u64;
         let mut stamp = None;
         for (key, value) in map.scan(b"")? {
@@ -206,7 +235,11 @@ impl Index {
     ) -> Self {
         let fill = |index: &Self| {
             for sealed in &files.blocks {
-                index.add_blocks(sealed)?;
+                index.add_blocks(&sealed.footer)?;
+            }
+            // Of what is damaged, neither the index nor anybody else knows more.
+            for opened in files.rollups.iter().filter_map(|file| file.read().ok()) {
+                index.add_blocks(&opened.footer)?;
             }
             for (file, placed) in recalled.clone() {
                 index.add_kept(file, placed)?;
@@ -216,7 +249,7 @@ impl Index {
         // What cannot be removed or made, as on a full disk, lives in memory until the next start.
         if std::fs::remove_dir_all(dir).is_ok() || !dir.exists() {
             let made = guarded(|| Ok(open_sled(dir)?)).and_then(|db| {
-                let index = Self::with(Map::Sled(db));
+                let index = Self::with(Map::Sled(Tree(Some(db))));
                 fill(&index).map(|()| index)
             });
             if let Ok(index) = made {
@@ -251,15 +284,15 @@ impl Index {
         let sum = *self.sum.lock().unwrap_or_else(PoisonError::into_inner);
         self.map.put(STAMP, Some(&stamp_of(generation, sum)))?;
         match &self.map {
-            Map::Sled(db) => guarded(|| Ok(db.flush().map(|_| ())?)),
+            Map::Sled(tree) => guarded(|| Ok(tree.db()?.flush().map(|_| ())?)),
             Map::Memory(_) => Ok(()),
         }
     }
 
-    /// Adds the series of a file of blocks.
-    pub(crate) fn add_blocks(&self, sealed: &crate::sealed::Sealed) -> Result<(), Broken> {
-        for (place, blocks) in &sealed.footer.blocks {
-            let key = subject_key(*place);
+    /// Adds the series of a file of blocks or of rollups.
+    pub(crate) fn add_blocks(&self, footer: &Footer) -> Result<(), Broken> {
+        for (place, blocks) in &footer.blocks {
+            let key = subject_key(PRESENT, *place);
             let known = self.map.get(&key)?;
             let known = known.map_or_else(|| Ok(Vec::new()), |value| columns_of(&value))?;
             let mut columns: BTreeMap<(Metric, Part), UnixMillis> = known
@@ -267,7 +300,7 @@ impl Index {
                 .map(|(metric, part, last)| ((metric, part), last))
                 .collect();
             for block in blocks {
-                for column in sealed.columns(block).iter() {
+                for column in footer.columns_of(block).iter() {
                     match columns.get_mut(column) {
                         Some(last) => *last = block.last.max(*last),
                         None => {
@@ -346,12 +379,38 @@ impl Index {
         Ok(())
     }
 
-    /// Forgets columns whose newest instant lies before one.
-    pub(crate) fn forget_before(&self, before: UnixMillis) -> Result<(), Broken> {
-        for (key, value) in self.map.scan(b"s")? {
+    /// Sets columns apart whose newest instant lies before the horizon of samples, and forgets those
+    /// that lie before the oldest rollups too.
+    pub(crate) fn forget_before(
+        &self,
+        horizon: UnixMillis,
+        oldest: UnixMillis,
+    ) -> Result<(), Broken> {
+        let is_left = |(_, _, last): &Column| *last >= oldest;
+        for (key, value) in self.map.scan(&[PRESENT])? {
+            let (past, columns): (Vec<Column>, Vec<Column>) = columns_of(&value)?
+                .into_iter()
+                .partition(|(_, _, last)| *last < horizon);
+            if past.is_empty() {
+                continue;
+            }
+            let place = place_of(&key)?;
+            self.put_columns(place, &key, columns)?;
+            let key = subject_key(PAST, place);
+            let known = self.map.get(&key)?;
+            let mut all = known.map_or_else(|| Ok(Vec::new()), |value| columns_of(&value))?;
+            let is_past = |(metric, part, _): &Column| {
+                let mut past = past.iter();
+                past.any(|(of, named, _)| of == metric && named == part)
+            };
+            all.retain(|column| !is_past(column));
+            all.extend(past.iter().filter(|column| is_left(column)).cloned());
+            self.put_columns(place, &key, all)?;
+        }
+        for (key, value) in self.map.scan(&[PAST])? {
             let mut columns = columns_of(&value)?;
             let count = columns.len();
-            columns.retain(|(_, _, last)| *last >= before);
+            columns.retain(is_left);
             if columns.len() < count {
                 self.put_columns(place_of(&key)?, &key, columns)?;
             }
@@ -359,60 +418,70 @@ impl Index {
         Ok(())
     }
 
-    /// Lists subjects with their columns: of a node, of a domain, or all.
+    /// Lists subjects with their columns: of a node, of a domain, or all; past ones where asked for.
     pub(crate) fn subjects(
         &self,
-        node: Option<NodeId>,
-        domain: Option<DomainId>,
+        (node, domain): (Option<NodeId>, Option<DomainId>),
+        past: bool,
     ) -> Result<Vec<(Place, Vec<Column>)>, Broken> {
         let mut found = Vec::new();
-        let mut prefix = vec![b's'];
-        match (node, domain) {
-            (None, Some(domain)) => {
-                let prefix = [b"d".as_slice(), domain.as_bytes()].concat();
-                for (key, _) in self.map.scan(&prefix)? {
-                    let key = key.get(prefix.len()..).ok_or(Broken)?;
+        if let (None, Some(domain)) = (node, domain) {
+            let prefix = [b"d".as_slice(), domain.as_bytes()].concat();
+            for (key, _) in self.map.scan(&prefix)? {
+                let key = key.get(prefix.len()..).ok_or(Broken)?;
+                if past || key.first() != Some(&PAST) {
                     let value = self.map.get(key)?.ok_or(Broken)?;
                     found.push((place_of(key)?, columns_of(&value)?));
                 }
-                return Ok(found);
             }
-            (None, None) => {}
-            (Some(node), domain) => {
+            return Ok(found);
+        }
+        for kind in [PRESENT, PAST].into_iter().take(1 + usize::from(past)) {
+            let mut prefix = vec![kind];
+            if let Some(node) = node {
                 prefix.extend(node.as_bytes());
                 prefix.extend(domain.iter().flat_map(|domain| domain.as_bytes()));
             }
-        }
-        for (key, value) in self.map.scan(&prefix)? {
-            found.push((place_of(&key)?, columns_of(&value)?));
+            for (key, value) in self.map.scan(&prefix)? {
+                found.push((place_of(&key)?, columns_of(&value)?));
+            }
         }
         Ok(found)
     }
 
-    /// Lists subjects alone.
+    /// Lists the subjects alone that have samples.
     pub(crate) fn places(
         &self,
         node: Option<NodeId>,
         domain: Option<DomainId>,
     ) -> Result<Vec<Place>, Broken> {
-        let prefix = match (node, domain) {
-            (None, Some(domain)) => [b"d".as_slice(), domain.as_bytes()].concat(),
-            (node, domain) => {
-                let mut prefix = vec![b's'];
-                prefix.extend(node.iter().flat_map(|node| node.as_bytes()));
-                prefix.extend(domain.iter().flat_map(|domain| domain.as_bytes()));
-                prefix
-            }
-        };
-        let behind = if prefix.first() == Some(&b'd') {
-            prefix.len()
+        let mut prefix = vec![if node.is_none() && domain.is_some() {
+            b'd'
         } else {
+            PRESENT
+        }];
+        prefix.extend(node.iter().flat_map(|node| node.as_bytes()));
+        prefix.extend(domain.iter().flat_map(|domain| domain.as_bytes()));
+        // The key of a subject stands behind its domain.
+        let begin = if prefix.first() == Some(&PRESENT) {
             0
+        } else {
+            prefix.len()
         };
-        let keys = self.map.scan(&prefix)?;
-        keys.iter()
-            .map(|(key, _)| place_of(key.get(behind..).ok_or(Broken)?))
-            .collect()
+        let mut found = Vec::new();
+        for (key, _) in self.map.scan(&prefix)? {
+            let key = key.get(begin..).ok_or(Broken)?;
+            if key.first() == Some(&PRESENT) {
+                found.push(place_of(key)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lists the columns of one subject.
+    pub(crate) fn columns(&self, place: Place) -> Result<Vec<Column>, Broken> {
+        let value = self.map.get(&subject_key(PRESENT, place))?;
+        value.map_or_else(|| Ok(Vec::new()), |value| columns_of(&value))
     }
 
     /// Lists nodes and when they were last heard of.
@@ -423,6 +492,15 @@ impl Index {
             nodes.insert(node, UnixMillis::unpack(&mut value.as_slice())?);
         }
         Ok(nodes)
+    }
+
+    /// Returns when a node was last heard of.
+    pub(crate) fn node(&self, node: NodeId) -> Result<Option<UnixMillis>, Broken> {
+        let mut key = b"n".to_vec();
+        node.pack(&mut key);
+        let value = self.map.get(&key)?;
+        let last = value.map(|value| UnixMillis::unpack(&mut value.as_slice()));
+        Ok(last.transpose()?)
     }
 
     /// Lists the keys of documents of a kind and where they lie.

@@ -1,7 +1,8 @@
 //! The keeper: moves what is in memory into sealed files, merges small files, and forgets what is too
 //! old. New files are durable before the manifest names them; old ones go only after that.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,10 +10,14 @@ use plimsoll_model::{Columns, UnixMillis};
 
 use crate::block::{self, Block, Place, Rows};
 use crate::error::OpenError;
-use crate::files::Files;
+use crate::files::{Files, Handles};
+use crate::frame::Kind;
+use crate::handles::Lately;
 use crate::head::Frozen;
 use crate::kept::{self, Kept, KeptFile, Placed};
 use crate::manifest::Manifest;
+use crate::record::StoreOptions;
+use crate::rollup::Tier;
 use crate::sealed::{Draft, Sealed};
 
 /// Files of one partition from which on they are merged.
@@ -34,6 +39,15 @@ pub(crate) struct Keeper {
     pub(crate) waiting_since: Option<UnixMillis>,
     /// Files that a merge could not make fewer.
     pub(crate) settled: HashSet<u64>,
+    pub(crate) handles: Handles,
+    /// Before which instant no rollups of a tier are made, because they were forgotten.
+    pub(crate) floors: HashMap<Tier, UnixMillis>,
+    /// How many bytes files of events had when they were merged last.
+    pub(crate) kept_tried: Option<u64>,
+    /// Files of rollups that are damaged and cannot be made anew.
+    pub(crate) beyond_repair: HashSet<u64>,
+    /// Files of rollups in which a merge found damage.
+    pub(crate) found_damaged: BTreeSet<u64>,
 }
 
 /// A new list of files, written and named by the manifest.
@@ -48,12 +62,15 @@ pub(crate) struct Change {
     pub(crate) gone: Vec<PathBuf>,
     /// Samples written or forgotten.
     pub(crate) samples: u64,
+    /// Samples that end before it were forgotten.
+    pub(crate) forgotten: Option<UnixMillis>,
 }
 
 /// Gathers rows of partitions into files of blocks.
 #[derive(Debug)]
 struct Sealing<'a> {
     dir: &'a Path,
+    opened: &'a Arc<Lately<File>>,
     next_file: &'a mut u64,
     partition_ms: u64,
     drafts: BTreeMap<UnixMillis, Draft>,
@@ -83,7 +100,7 @@ impl Sealing<'_> {
             let draft = self
                 .drafts
                 .entry(begin)
-                .or_insert_with(|| Draft::new(Self::draft_id(next_file)));
+                .or_insert_with(|| Draft::new(Kind::Blocks, Self::draft_id(next_file)));
             block::encode(place, columns, &of_partition, &mut |block| {
                 draft.push(place, &block);
             });
@@ -96,7 +113,7 @@ impl Sealing<'_> {
 
     fn close(&mut self, begin: UnixMillis) -> Result<(), OpenError> {
         if let Some(draft) = self.drafts.remove(&begin) {
-            let sealed = draft.write(self.dir, (begin, self.partition_ms))?;
+            let sealed = draft.write((self.dir, self.opened), (begin, self.partition_ms))?;
             self.done.push(Arc::new(sealed));
         }
         Ok(())
@@ -119,9 +136,31 @@ fn collect(all: &mut Vec<(Columns, Rows)>, columns: &Columns, rows: &Rows) {
 }
 
 impl Keeper {
+    pub(crate) fn new(
+        dir: &Path,
+        (manifest, files, handles): (Manifest, Arc<Files>, Handles),
+        options: &StoreOptions,
+    ) -> Self {
+        let partition = u64::try_from(options.partition.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            dir: dir.to_owned(),
+            partition_ms: partition.max(1),
+            manifest,
+            files,
+            waiting_since: None,
+            settled: HashSet::new(),
+            handles,
+            floors: HashMap::new(),
+            kept_tried: None,
+            beyond_repair: HashSet::new(),
+            found_damaged: BTreeSet::new(),
+        }
+    }
+
     fn sealing<'a>(&'a self, next_file: &'a mut u64) -> Sealing<'a> {
         Sealing {
             dir: &self.dir,
+            opened: &self.handles.blocks,
             next_file,
             partition_ms: self.partition_ms,
             drafts: BTreeMap::new(),
@@ -130,11 +169,26 @@ impl Keeper {
     }
 
     /// Makes a new manifest the truth.
-    fn commit(&mut self, mut manifest: Manifest, files: Files) -> Result<(), OpenError> {
+    pub(crate) fn commit(&mut self, mut manifest: Manifest, files: Files) -> Result<(), OpenError> {
         manifest.generation += 1;
-        manifest.blocks = files.blocks.iter().map(|file| file.entry.clone()).collect();
+        let there = files.blocks.iter().filter(|file| !file.missing);
+        manifest.blocks = there.map(|file| file.entry.clone()).collect();
         manifest.kept = files.kept.iter().map(|file| file.entry).collect();
-        manifest.write(&self.dir)?;
+        manifest.rollups = files
+            .rollups
+            .iter()
+            .map(|file| file.entry.clone())
+            .collect();
+        manifest.stale.clone_from(&files.stale);
+        if let Err(error) = manifest.write(&self.dir) {
+            if !manifest.is_older_on_disk(&self.dir) {
+                // It names the new files although it could not be replaced as a whole: their numbers
+                // are spent, and the next manifest must be newer.
+                self.manifest.generation = manifest.generation;
+                self.manifest.next_file = manifest.next_file;
+            }
+            return Err(error);
+        }
         self.manifest = manifest;
         self.files = Arc::new(files);
         Ok(())
@@ -154,6 +208,7 @@ impl Keeper {
         all.extend(frozen.documents.values().cloned().map(Kept::Document));
         let mut files = (*self.files).clone();
         files.blocks.extend(sealed.iter().cloned());
+        files.mark_stale(&sealed);
         let mut kept = None;
         if !all.is_empty() {
             let id = manifest.next_file;
@@ -171,6 +226,7 @@ impl Keeper {
             sealed,
             kept,
             gone: Vec::new(),
+            forgotten: None,
         })
     }
 
@@ -238,60 +294,78 @@ impl Keeper {
             sealed,
             kept: None,
             gone: inputs.iter().map(|file| file.path.clone()).collect(),
+            forgotten: None,
         }))
     }
 
-    /// Forgets partitions that end before the horizon, and the oldest while there are too many bytes;
-    /// returns the horizon that follows.
-    pub(crate) fn expire(
-        &mut self,
+    /// Returns the horizon that follows from the age and from how many bytes samples may take: what
+    /// ends before it is to be forgotten. The newest partition always stays.
+    pub(crate) fn horizon_due(
+        &self,
         horizon: Option<UnixMillis>,
         bytes_max: Option<u64>,
-    ) -> Result<Option<(Change, Option<UnixMillis>)>, OpenError> {
-        let mut files = (*self.files).clone();
-        let mut horizon = horizon;
-        loop {
-            let bytes: u64 = files.blocks.iter().map(|file| file.entry.bytes).sum();
-            let ends = files.blocks.iter().map(|file| file.entry.end());
-            let (oldest, newest) = (ends.clone().min(), ends.max());
-            if bytes_max.is_none_or(|most| bytes <= most) || oldest == newest {
-                break;
-            }
-            horizon = horizon.max(oldest);
-            files.blocks.retain(|file| Some(file.entry.end()) > oldest);
-        }
-        files.blocks.retain(|file| Some(file.entry.end()) > horizon);
-        let stays = |file: &Arc<Sealed>| files.blocks.iter().any(|left| Arc::ptr_eq(left, file));
-        let gone: Vec<_> = self
+    ) -> Option<UnixMillis> {
+        let mut left: Vec<(UnixMillis, u64)> = self
             .files
             .blocks
             .iter()
-            .filter(|file| !stays(file))
-            .cloned()
+            .map(|file| (file.entry.end(), file.entry.bytes))
+            .collect();
+        let mut horizon = horizon;
+        loop {
+            let bytes: u64 = left.iter().map(|(_, bytes)| bytes).sum();
+            let (oldest, newest) = (left.iter().min(), left.iter().max());
+            let (oldest, newest) = (oldest.map(|(end, _)| *end), newest.map(|(end, _)| *end));
+            if bytes_max.is_none_or(|most| bytes <= most) || oldest == newest {
+                return horizon;
+            }
+            horizon = horizon.max(oldest);
+            left.retain(|(end, _)| Some(*end) > oldest);
+        }
+    }
+
+    /// Forgets partitions that end before the horizon.
+    pub(crate) fn expire(
+        &mut self,
+        horizon: Option<UnixMillis>,
+    ) -> Result<Option<Change>, OpenError> {
+        let mut files = (*self.files).clone();
+        let gone: Vec<_> = files
+            .blocks
+            .extract_if(.., |file| Some(file.entry.end()) <= horizon)
             .collect();
         if gone.is_empty() {
             return Ok(None);
         }
         self.commit(self.manifest.clone(), files)?;
-        let change = Change {
+        Ok(Some(Change {
             files: Arc::clone(&self.files),
             sealed: Vec::new(),
             kept: None,
             gone: gone.iter().map(|file| file.path.clone()).collect(),
             samples: gone.iter().map(|file| file.entry.samples).sum(),
-        };
-        Ok(Some((change, horizon)))
+            forgotten: horizon,
+        }))
     }
 
-    /// Merges files of events when there are many; what lies before the horizon is forgotten.
+    /// Merges files of events when there are many, and all of them when they take too many bytes; what
+    /// lies before the horizon is forgotten, and the oldest until the rest fits. Returns the horizon that
+    /// follows.
     pub(crate) fn merge_kept(
         &mut self,
         horizon: Option<UnixMillis>,
-    ) -> Result<Option<Change>, OpenError> {
+        bytes_max: Option<u64>,
+    ) -> Result<Option<(Change, Option<UnixMillis>)>, OpenError> {
         // Newer words replace older ones, so only neighbours at the end may be merged.
-        let small = |file: &&Arc<KeptFile>| file.entry.bytes < KEPT_MERGE_BYTES;
-        let count = self.files.kept.iter().rev().take_while(small).count();
-        if count < KEPT_FILES {
+        let small = |file: &&Arc<KeptFile>| file.entry.bytes < KEPT_MERGE_BYTES && !file.damaged;
+        let mut count = self.files.kept.iter().rev().take_while(small).count();
+        let bytes: u64 = self.files.kept.iter().map(|file| file.entry.bytes).sum();
+        let most = bytes_max.filter(|most| bytes > *most);
+        // What can never fit is not written again and again.
+        let tried = self.kept_tried == Some(bytes);
+        if most.is_some() && !tried {
+            count = self.files.kept.len();
+        } else if count < KEPT_FILES {
             return Ok(None);
         }
         let mut files = (*self.files).clone();
@@ -299,32 +373,37 @@ impl Keeper {
         let mut all = Vec::new();
         for input in &inputs {
             let mut holes = Vec::new();
-            all.extend(
-                input
-                    .read_all(&mut holes)?
-                    .into_iter()
-                    .map(|(_, _, kept)| kept),
-            );
+            let read = input.read_all(&mut holes)?.into_iter();
+            all.extend(read.map(|(_, _, kept)| kept));
             if !holes.is_empty() {
                 return Ok(None);
             }
         }
+        let mut all = kept::merge(all, horizon);
+        let mut horizon = horizon;
+        if let Some(most) = most.filter(|_| !tried) {
+            // A quarter less, so that it does not begin again with the next seal.
+            let (fitting, before) = kept::fit(all, most / 4 * 3);
+            (all, horizon) = (fitting, horizon.max(before));
+        }
         let mut manifest = self.manifest.clone();
         let id = manifest.next_file;
         manifest.next_file += 1;
-        let (file, placed) = KeptFile::write(&self.dir, id, kept::merge(all, horizon))?;
+        let (file, placed) = KeptFile::write(&self.dir, id, all)?;
         files.kept.push(Arc::new(file));
         self.commit(manifest, files)?;
-        Ok(Some(Change {
+        let bytes = self.files.kept.iter().map(|file| file.entry.bytes).sum();
+        self.kept_tried = Some(bytes);
+        let path = |input: &Arc<KeptFile>| input.entry.path(&self.dir);
+        let change = Change {
             files: Arc::clone(&self.files),
             sealed: Vec::new(),
             kept: Some((id, placed)),
-            gone: inputs
-                .iter()
-                .map(|input| input.entry.path(&self.dir))
-                .collect(),
+            gone: inputs.iter().map(path).collect(),
             samples: 0,
-        }))
+            forgotten: None,
+        };
+        Ok(Some((change, horizon)))
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) enum Kept {
     /// When a node was last heard of.
     Node(NodeId, UnixMillis),
     /// A fact, and the node that told it.
-    Fact(NodeId, Fact),
+    Fact(NodeId, Box<Fact>),
     /// An event.
     Event(Event),
     /// A gap.
@@ -101,7 +101,7 @@ impl Pack for Kept {
                 Pack::unpack(input)?,
             ),
             2 => Self::Node(Pack::unpack(input)?, Pack::unpack(input)?),
-            3 => Self::Fact(Pack::unpack(input)?, Pack::unpack(input)?),
+            3 => Self::Fact(Pack::unpack(input)?, Box::new(Pack::unpack(input)?)),
             4 => Self::Event(Pack::unpack(input)?),
             5 => Self::Gap(Pack::unpack(input)?),
             6 => Self::Document(Pack::unpack(input)?),
@@ -134,6 +134,8 @@ pub(crate) struct KeptFile {
     file: File,
     // First and last event in it, if there are any.
     events: Option<(UnixMillis, UnixMillis)>,
+    /// Something in it could not be read when it was opened. Merged, that would be forgotten.
+    pub(crate) damaged: bool,
 }
 
 /// One thing with the place of its frame.
@@ -171,6 +173,7 @@ impl KeptFile {
             path,
             file,
             events,
+            damaged: false,
         };
         Ok((kept, placed))
     }
@@ -192,6 +195,7 @@ impl KeptFile {
             Err(error) => return Err(io_error("read", &path)(error)),
         };
         let file = File::open(&path).map_err(io_error("open", &path))?;
+        let known = holes.len();
         let placed = read(&path, entry, &bytes, holes)?;
         let events = span(&placed);
         let kept = Self {
@@ -199,6 +203,7 @@ impl KeptFile {
             path,
             file,
             events,
+            damaged: holes.len() > known,
         };
         Ok(Some((kept, placed)))
     }
@@ -206,8 +211,10 @@ impl KeptFile {
     /// Reads all that is whole in the file.
     pub(crate) fn read_all(&self, holes: &mut Vec<Hole>) -> Result<Vec<Placed>, OpenError> {
         use std::os::unix::fs::FileExt as _;
-        let length = usize::try_from(self.entry.bytes).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length];
+        // Of a file that lost its end, the rest can still be read.
+        let there = self.file.metadata().map_err(io_error("read", &self.path))?;
+        let length = there.len().min(self.entry.bytes);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         self.file
             .read_exact_at(&mut bytes, 0)
             .map_err(io_error("read", &self.path))?;
@@ -343,6 +350,39 @@ pub(crate) fn merge(all: Vec<Kept>, before: Option<UnixMillis>) -> Vec<Kept> {
     let recent = |document: &Document| before.is_none_or(|before| document.time >= before);
     merged.extend(documents.into_values().filter(recent).map(Kept::Document));
     merged
+}
+
+/// Forgets the oldest facts, events, gaps and documents that a later one replaced or nobody replaces,
+/// until the rest takes no more bytes than allowed; returns before which instant. Sessions, nodes and
+/// the newest facts about each node stay.
+pub(crate) fn fit(all: Vec<Kept>, bytes_max: u64) -> (Vec<Kept>, Option<UnixMillis>) {
+    let bytes = |kept: &Kept| {
+        let mut payload = Vec::new();
+        kept.pack(&mut payload);
+        (payload.len() + frame::HEAD_BYTES) as u64
+    };
+    let when = |kept: &Kept| match kept {
+        Kept::Fact(node, fact) => Some(about(*node, fact).1),
+        Kept::Event(event) => Some(event.seen),
+        Kept::Gap(gap) => Some(gap.declared),
+        Kept::Document(document) => Some(document.time),
+        Kept::Session(..) | Kept::Node(..) => None,
+    };
+    let mut sizes: Vec<(UnixMillis, u64)> = all
+        .iter()
+        .filter_map(|kept| Some((when(kept)?, bytes(kept))))
+        .collect();
+    sizes.sort_unstable();
+    let mut total: u64 = all.iter().map(bytes).sum();
+    let mut before = None;
+    for (at, bytes) in sizes {
+        if total <= bytes_max {
+            break;
+        }
+        total -= bytes;
+        before = Some(at.plus(std::time::Duration::from_millis(1)));
+    }
+    (merge(all, before), before)
 }
 
 /// Says what a fact is about and when it was seen.

@@ -69,7 +69,7 @@ impl Gathered<'_> {
 impl Store {
     /// Returns the last sample of each series that is meant, sorted by series.
     pub fn latest_of_all(&self, filter: &SeriesFilter) -> Vec<Reading> {
-        let sealed = self.with_index(|index| index.subjects(filter.node, filter.domain));
+        let sealed = self.with_index(|index| index.subjects((filter.node, filter.domain), false));
         let mut subjects: BTreeMap<Place, Vec<Column>> = sealed.into_iter().collect();
         let mut gathered = Gathered {
             filter,

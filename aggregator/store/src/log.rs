@@ -45,6 +45,8 @@ pub(crate) struct Log {
     // How far the file is durable, and the checksum of all of that.
     end: Link,
     poison: Option<String>,
+    // A torn end that stays until there is space for its copy.
+    unmended: Option<Torn>,
     disk: Arc<dyn Disk>,
 }
 
@@ -54,6 +56,12 @@ pub(crate) struct Found {
     pub(crate) frames: u64,
     pub(crate) torn: Option<Torn>,
     pub(crate) holes: Vec<Hole>,
+    unmended: bool,
+}
+
+/// Names the file of a segment.
+pub(crate) fn segment(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:016}.log"))
 }
 
 /// Lists the segments, the oldest first.
@@ -118,14 +126,15 @@ impl Chain {
         }
     }
 
-    /// Takes the next segment's header into account; says which hole lies before it.
-    pub(crate) fn enter(&mut self, id: u64, previous: Link) -> Option<Hole> {
-        let named = |id: u64| self.dir.join(format!("{id:016}.log"));
+    /// Takes the next segment's header into account, if it is whole; says which hole lies before it.
+    pub(crate) fn enter(&mut self, id: u64, previous: Option<Link>) -> Option<Hole> {
+        let named = |id: u64| segment(&self.dir, id);
         if id != self.expected {
             let what = "the segment is missing";
             let (path, offset) = (named(self.expected), 0);
             return Some(Hole { path, offset, what });
         }
+        let previous = previous?;
         let end = self.end.filter(|end| *end != previous)?;
         let what = "the segment does not end as its successor remembers";
         let path = named(id.saturating_sub(1));
@@ -166,24 +175,24 @@ impl Log {
         let last = all.last().map(|(id, _)| *id);
         for (id, path) in &all {
             let bytes = std::fs::read(path).map_err(io_error("read", path))?;
-            let previous = frame::check_header(path, Kind::Log, *id, &bytes)?;
+            let previous = found.header(path, *id, &bytes)?;
             found.holes.extend(chain.enter(*id, previous));
             let scan = scan(&bytes, *id);
             replay(path, &scan, &mut each)?;
             found.frames += scan.frames.len() as u64;
             end = found.judge(path, &bytes, &scan, Some(*id) == last)?;
-            let whole = scan.holes.is_empty() && scan.torn.is_none();
+            let whole = previous.is_some() && scan.holes.is_empty() && scan.torn.is_none();
             chain.leave(*id, whole.then_some(end));
         }
         if last.is_none() && begin.id > 1 {
             found.holes.push(Hole {
-                path: dir.join(format!("{:016}.log", begin.id)),
+                path: segment(dir, begin.id),
                 offset: 0,
                 what: "the segment is missing",
             });
         }
         let id = last.unwrap_or(begin.id);
-        let path = dir.join(format!("{id:016}.log"));
+        let path = segment(dir, id);
         if last.is_none() {
             let header = frame::header(Kind::Log, id, begin.previous);
             frame::write_whole(&path, &header).map_err(io_error("make", &path))?;
@@ -197,6 +206,7 @@ impl Log {
             file,
             end,
             poison: None,
+            unmended: found.torn.clone().filter(|_| found.unmended),
             disk,
         };
         Ok((log, found))
@@ -206,6 +216,7 @@ impl Log {
     /// none of them is to be acknowledged.
     pub(crate) fn append(&mut self, payloads: &[Vec<u8>]) -> Result<(), AppendError> {
         self.healthy()?;
+        self.mend_end()?;
         if self.end.bytes >= self.segment_bytes {
             self.roll()?;
         }
@@ -242,15 +253,34 @@ impl Log {
         }
     }
 
+    /// Cuts off the torn end that a full disk left at the start.
+    fn mend_end(&mut self) -> Result<(), AppendError> {
+        let Some(torn) = self.unmended.take() else {
+            return Ok(());
+        };
+        let Err(source) = mend(&torn) else {
+            return Ok(());
+        };
+        let path = self.path.clone();
+        if is_full(&source) {
+            self.unmended = Some(torn);
+            return Err(AppendError::Full { path, source });
+        }
+        let reason = source.to_string();
+        self.poison = Some(reason.clone());
+        Err(AppendError::Poisoned { path, reason })
+    }
+
     /// Begins a new segment and says where it begins; all frames so far lie before it.
     pub(crate) fn roll(&mut self) -> Result<Begin, AppendError> {
         self.healthy()?;
+        self.mend_end()?;
         let begin = Begin {
             id: self.id + 1,
             previous: self.end,
         };
         let header = frame::header(Kind::Log, begin.id, begin.previous);
-        let path = self.dir.join(format!("{:016}.log", begin.id));
+        let path = segment(&self.dir, begin.id);
         let made = frame::write_whole(&path, &header).and_then(|()| append_to(&path));
         match made {
             Ok(file) => {
@@ -258,10 +288,15 @@ impl Log {
                 self.end = link_of(&header);
                 Ok(begin)
             }
-            Err(source) if is_full(&source) => Err(AppendError::Full {
-                path: self.dir.clone(),
-                source,
-            }),
+            Err(source) if is_full(&source) => {
+                // It may be there although its directory could not be made durable, and would then
+                // remember an end of this segment that more frames are about to follow.
+                std::fs::remove_file(&path).ok();
+                Err(AppendError::Full {
+                    path: self.dir.clone(),
+                    source,
+                })
+            }
             Err(error) => Err(self.poisoned(&error)),
         }
     }
@@ -321,6 +356,22 @@ fn replay(
 }
 
 impl Found {
+    /// Reads the header of a segment. Frames have checksums of their own, so where the first one is
+    /// whole, a damaged header is told and costs nothing.
+    fn header(&mut self, path: &Path, id: u64, bytes: &[u8]) -> Result<Option<Link>, OpenError> {
+        match frame::check_header(path, Kind::Log, id, bytes) {
+            Ok(previous) => Ok(Some(previous)),
+            Err(OpenError::Corrupt { offset, what, .. })
+                if frame::frame(bytes.get(HEADER_BYTES..).unwrap_or_default(), id).is_ok() =>
+            {
+                let path = path.to_owned();
+                self.holes.push(Hole { path, offset, what });
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Notes the damage of a segment, mends the torn end of the last one, and says where it ends now.
     fn judge(
         &mut self,
@@ -339,7 +390,14 @@ impl Found {
             return Ok(link_of(bytes));
         };
         if last {
-            self.torn = Some(mend(path, *offset as u64, bytes.len() as u64)?);
+            let torn = torn_end(path, *offset as u64, bytes.len() as u64);
+            match mend(&torn) {
+                Ok(()) => {}
+                // There is no room for the copy: the end stays, and nothing is written behind it.
+                Err(error) if is_full(&error) => self.unmended = true,
+                Err(error) => return Err(io_error("mend", path)(error)),
+            }
+            self.torn = Some(torn);
             return Ok(link_of(bytes.get(..*offset).unwrap_or_default()));
         }
         self.holes.extend(scan.torn.iter().map(hole));
@@ -358,27 +416,28 @@ fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// Cuts the torn end off the last segment and keeps a copy of the whole.
-fn mend(path: &Path, offset: u64, length: u64) -> Result<Torn, OpenError> {
-    // Named by its length too, so that a second torn end never overwrites the first copy.
-    let copy = path.with_extension(format!("{length}.broken"));
-    std::fs::copy(path, &copy)
-        .and_then(|_| File::open(&copy)?.sync_all())
-        .and_then(|()| path.parent().map_or(Ok(()), sync_dir))
-        .map_err(io_error("copy", path))?;
-    let file = OpenOptions::new()
-        .write(true)
-        .open(path)
-        .map_err(io_error("open", path))?;
-    file.set_len(offset)
-        .and_then(|()| file.sync_all())
-        .map_err(io_error("mend", path))?;
-    Ok(Torn {
+fn torn_end(path: &Path, offset: u64, length: u64) -> Torn {
+    Torn {
         path: path.to_owned(),
         offset,
         bytes: length - offset,
-        copy,
-    })
+        // Named by its length too, so that a second torn end never overwrites the first copy.
+        copy: path.with_extension(format!("{length}.broken")),
+    }
+}
+
+/// Keeps a copy of the last segment and cuts its torn end off.
+fn mend(torn: &Torn) -> io::Result<()> {
+    let copied = std::fs::copy(&torn.path, &torn.copy)
+        .and_then(|_| File::open(&torn.copy)?.sync_all())
+        .and_then(|()| torn.path.parent().map_or(Ok(()), sync_dir));
+    if let Err(error) = copied {
+        std::fs::remove_file(&torn.copy).ok();
+        return Err(error);
+    }
+    let file = OpenOptions::new().write(true).open(&torn.path)?;
+    file.set_len(torn.offset)?;
+    file.sync_all()
 }
 
 const _: () = assert!(HEADER_BYTES > HEAD_BYTES);

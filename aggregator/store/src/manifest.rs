@@ -7,6 +7,7 @@ use crate::codec::{Malformed, Pack, pack_all, unpack_all};
 use crate::error::{Hole, OpenError};
 use crate::frame::{self, Item, Items, Kind, Link, io_error};
 use crate::log::Begin;
+use crate::rolled::{RollupEntry, Span};
 use crate::sealed::Entry;
 
 /// What the manifest says of a file of facts, events, gaps, documents and sessions.
@@ -25,6 +26,9 @@ impl KeptEntry {
     }
 }
 
+/// What is wrong with a manifest of no frame or several.
+pub(crate) const NOT_ONE_FRAME: &str = "it does not hold one frame";
+
 /// Which files are true.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Manifest {
@@ -38,6 +42,10 @@ pub(crate) struct Manifest {
     pub(crate) blocks: Vec<Entry>,
     /// Files of events, in the order in which they were sealed.
     pub(crate) kept: Vec<KeptEntry>,
+    /// Files of rollups.
+    pub(crate) rollups: Vec<RollupEntry>,
+    /// Spans whose rollups do not know all samples yet; begin and end in milliseconds.
+    pub(crate) stale: Vec<Span>,
 }
 
 impl Pack for Entry {
@@ -85,6 +93,8 @@ impl Pack for Manifest {
         self.begin.previous.crc.pack(out);
         pack_all(&self.blocks, out);
         pack_all(&self.kept, out);
+        pack_all(&self.rollups, out);
+        pack_all(&self.stale, out);
     }
 
     fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
@@ -100,11 +110,33 @@ impl Pack for Manifest {
             },
             blocks: unpack_all(input)?,
             kept: unpack_all(input)?,
+            // The first format ends here.
+            rollups: if input.is_empty() {
+                Vec::new()
+            } else {
+                unpack_all(input)?
+            },
+            stale: if input.is_empty() {
+                Vec::new()
+            } else {
+                unpack_all(input)?
+            },
         })
     }
 }
 
 impl Manifest {
+    /// Decodes the one frame; bytes left over make it malformed.
+    pub(crate) fn decode(mut payload: &[u8]) -> Result<Self, Malformed> {
+        let manifest = Self::unpack(&mut payload)?;
+        if payload.is_empty() {
+            return Ok(manifest);
+        }
+        Err(Malformed {
+            what: "bytes are left over",
+        })
+    }
+
     /// Makes this the truth.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), OpenError> {
         let mut payload = Vec::new();
@@ -115,6 +147,19 @@ impl Manifest {
             frame::write_whole(&path, &bytes).map_err(io_error("write", &path))?;
         }
         Ok(())
+    }
+
+    /// Writes the manifest of a new store, before there is any file that it could fail to name.
+    pub(crate) fn write_first(&self, dir: &Path) -> Result<(), OpenError> {
+        if self.generation > 0 || paths(dir).iter().any(|path| path.exists()) {
+            return Ok(());
+        }
+        self.write(dir)
+    }
+
+    /// Tells whether the disk surely holds nothing of this manifest, after it could not be written.
+    pub(crate) fn is_older_on_disk(&self, dir: &Path) -> bool {
+        Self::read(dir).is_ok_and(|(found, _)| found.generation < self.generation)
     }
 
     /// Reads the manifest, from its copy where it is damaged; without either, the store is new.
@@ -142,7 +187,7 @@ impl Manifest {
                 Err(error) => return Err(io_error("read", &path)(error)),
             }
         }
-        let sealed = ["blocks", "events"]
+        let sealed = ["blocks", "events", "rollup"]
             .iter()
             .any(|name| dir.join(name).exists());
         match best {
@@ -152,7 +197,7 @@ impl Manifest {
                 path: dir.join("MANIFEST"),
                 offset: 0,
                 what: "neither the manifest nor its copy is whole",
-                remedy: "restore both from a backup of this directory",
+                remedy: "restore this whole directory from one backup",
             }),
         }
     }
@@ -171,15 +216,10 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, OpenError> {
         remedy: "its copy is read in its place",
     };
     let mut items = Items::new(bytes, 0);
-    let mut payload = match (items.next(), items.next()) {
+    let payload = match (items.next(), items.next()) {
         (Some(Item::Frame { payload, .. }), None) => payload,
         (Some(Item::Hole { what, .. }), _) => return Err(corrupt(what)),
-        _ => return Err(corrupt("it does not hold one frame")),
+        _ => return Err(corrupt(NOT_ONE_FRAME)),
     };
-    let manifest = Manifest::unpack(&mut payload).map_err(|error| corrupt(error.what))?;
-    if payload.is_empty() {
-        Ok(manifest)
-    } else {
-        Err(corrupt("bytes are left over"))
-    }
+    Manifest::decode(payload).map_err(|error| corrupt(error.what))
 }

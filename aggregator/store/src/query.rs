@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plimsoll_model::{
-    DomainId, Event, Fact, NodeId, Reading, SampleGap, SeriesKey, UnixMillis, Window,
+    DomainFacts, DomainId, Event, Metric, NodeFacts, NodeId, Part, Reading, SampleGap, SeriesKey,
+    Subject, UnixMillis, Window,
 };
 
 use crate::block::Place;
 use crate::head::domain_of;
+use crate::inventory::Told;
 use crate::kept::Kept;
 use crate::range::{Range, Source, Wanted};
 use crate::record::{Document, EventFilter, NodeSeen, Rate, SeriesFilter};
@@ -18,7 +20,7 @@ impl Store {
     /// Lists series, sorted.
     pub fn series(&self, filter: &SeriesFilter) -> Vec<SeriesKey> {
         let mut found = BTreeSet::new();
-        let mut add = |place: Place, metric, part: &plimsoll_model::Part| {
+        let mut add = |place: Place, metric, part: &Part| {
             let key = SeriesKey {
                 subject: place.into(),
                 metric,
@@ -48,15 +50,38 @@ impl Store {
             }
             horizon
         };
-        for (place, columns) in self.with_index(|index| index.subjects(filter.node, filter.domain))
+        for (place, columns) in
+            self.with_index(|index| index.subjects((filter.node, filter.domain), filter.past))
         {
             for (metric, part, last) in &columns {
-                if Some(*last) >= horizon {
+                if filter.past || Some(*last) >= horizon {
                     add(place, *metric, part);
                 }
             }
         }
         found.into_iter().collect()
+    }
+
+    /// Lists the parts of a metric of one subject, sorted.
+    pub fn parts(&self, subject: Subject, metric: Metric) -> Vec<Part> {
+        let place = subject.into();
+        let mut parts = BTreeSet::new();
+        let horizon = {
+            let head = self.read();
+            let horizon = head.horizon;
+            let lanes = head.subjects.get(&place).into_iter().flatten();
+            let recent = lanes.filter(|lane| Some(lane.last.0.end) >= horizon);
+            let columns = recent.flat_map(|lane| lane.columns.iter());
+            let of_metric = columns.filter(|(of, _)| *of == metric);
+            parts.extend(of_metric.map(|(_, part)| part.clone()));
+            horizon
+        };
+        let sealed = self.with_index(|index| index.columns(place));
+        let recent = sealed
+            .into_iter()
+            .filter(|(of, _, last)| *of == metric && Some(*last) >= horizon);
+        parts.extend(recent.map(|(_, part, _)| part));
+        parts.into_iter().collect()
     }
 
     /// Returns the last sample of a series.
@@ -112,52 +137,37 @@ impl Store {
             let wanted = Wanted { key, from, to };
             (Source::take(&head, wanted), wanted)
         };
-        let range = source.read(wanted);
+        let lost = source.lost(wanted);
+        let mut range = source.read(wanted);
+        range.holes.extend(lost);
         self.note(range.holes.clone());
         range
+    }
+
+    /// Returns from when on samples are kept; `None` where none were forgotten.
+    pub fn samples_from(&self) -> Option<UnixMillis> {
+        self.read().horizon
     }
 
     /// Returns the growth of a counter between samples that follow each other; where it went down
     /// there is none.
     pub fn rate(&self, key: &SeriesKey, from: UnixMillis, to: UnixMillis) -> Vec<Rate> {
-        let samples = self.range(key, from, to);
-        let pairs = samples.windows(2).filter_map(|pair| match pair {
-            [(first, before), (second, after)] if second.end > first.end => {
-                let increase = after.checked_sub(*before)?;
-                Some(Rate {
-                    begin: first.end,
-                    end: second.end,
-                    increase,
-                })
-            }
-            _ => None,
-        });
-        pairs.collect()
+        Rate::between(&self.range(key, from, to))
     }
 
-    /// Returns the newest facts about a node ([`Fact::Node`]).
-    pub fn latest_facts(&self, node: NodeId) -> Option<Fact> {
-        self.read().node_facts.get(&node).cloned()
+    /// Returns the newest facts about a node.
+    pub fn latest_facts(&self, node: NodeId) -> Option<Told<NodeFacts>> {
+        self.read().inventory.node(node).cloned()
     }
 
-    /// Returns the newest facts about a domain from each node that told any ([`Fact::Domain`]).
-    pub fn facts_of(&self, domain: DomainId) -> Vec<Fact> {
-        let head = self.read();
-        let rows = head
-            .domain_facts
-            .iter()
-            .filter(|((_, about), _)| *about == domain);
-        rows.map(|(_, fact)| fact.clone()).collect()
+    /// Returns the newest facts about a domain from each node that told any.
+    pub fn facts_of(&self, domain: DomainId) -> Vec<Told<DomainFacts>> {
+        self.read().inventory.of(domain).cloned().collect()
     }
 
-    /// Returns the newest facts about each domain on a node ([`Fact::Domain`]), by domain.
-    pub fn domain_facts_on(&self, node: NodeId) -> Vec<Fact> {
-        let head = self.read();
-        let rows = head
-            .domain_facts
-            .iter()
-            .filter(|((seen_by, _), _)| *seen_by == node);
-        rows.map(|(_, fact)| fact.clone()).collect()
+    /// Returns the newest facts about each domain on a node, by domain.
+    pub fn domain_facts_on(&self, node: NodeId) -> Vec<Told<DomainFacts>> {
+        self.read().inventory.domains_on(node).cloned().collect()
     }
 
     /// Lists events seen in `from..=to`, in the order in which they were stored.
@@ -200,6 +210,19 @@ impl Store {
     pub fn nodes(&self) -> Vec<NodeSeen> {
         let all = self.all_nodes().into_iter();
         all.map(|(node, last)| NodeSeen { node, last }).collect()
+    }
+
+    /// Returns when a node was last heard of.
+    pub fn last_heard(&self, node: NodeId) -> Option<UnixMillis> {
+        let young = self.read().last_heard(node);
+        young.max(self.with_index(|index| index.node(node)))
+    }
+
+    /// Returns how many batches of a node were taken since the store was opened: where it is the same as
+    /// before, nothing the node told has changed.
+    pub fn batch_count(&self, node: NodeId) -> u64 {
+        let head = self.read();
+        head.batch_counts.get(&node).copied().unwrap_or(0)
     }
 
     /// Lists documents of a kind, by time.

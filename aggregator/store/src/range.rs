@@ -96,6 +96,20 @@ impl Source {
         source
     }
 
+    /// Takes along only what is not sealed.
+    pub(crate) fn unsealed(head: &Head, wanted: Wanted<'_>) -> Self {
+        let files = Arc::default();
+        Self {
+            files,
+            ..Self::take(head, wanted)
+        }
+    }
+
+    /// Names the files that have lost nobody knows what of the span.
+    pub(crate) fn lost(&self, wanted: Wanted<'_>) -> Vec<Hole> {
+        self.files.lost_in(wanted.from, wanted.to)
+    }
+
     /// Reads the samples.
     pub(crate) fn read(self, wanted: Wanted<'_>) -> Range {
         let mut range = Range::default();

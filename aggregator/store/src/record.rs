@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use plimsoll_model::{Batch, DomainId, Metric, NodeId, Part, SampleGap, SeriesKey, UnixMillis};
+use plimsoll_model::{
+    Batch, DomainId, Metric, NodeId, Part, Ratio, SampleGap, SeriesKey, UnixMillis, Window,
+};
 
 /// How a store is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +16,16 @@ pub struct StoreOptions {
     /// How long facts, events and gaps are kept, and documents that no later one replaced; absent
     /// keeps them for ever.
     pub events_retention: Option<Duration>,
+    /// Bytes of facts, events, gaps and documents at most; the oldest go first. Absent sets no limit.
+    pub events_bytes: Option<u64>,
+    /// How rollups of five minutes are kept.
+    pub five_minutes: Keep,
+    /// How rollups of one hour are kept.
+    pub hours: Keep,
+    /// How long after its end a span is rolled up; what comes later makes its rollups anew.
+    pub settle_after: Duration,
+    /// How much of the file system is left free.
+    pub floor: Floor,
     /// How long a segment of the log may grow before the next one begins.
     pub segment_bytes: u64,
     /// Bytes of samples in memory from which on they are sealed; at twice as many, appending fails.
@@ -30,10 +42,46 @@ impl Default for StoreOptions {
             retention: None,
             retention_bytes: None,
             events_retention: None,
+            events_bytes: None,
+            five_minutes: Keep::default(),
+            hours: Keep::default(),
+            settle_after: Duration::from_secs(4 * 3_600),
+            floor: Floor::default(),
             segment_bytes: 64 << 20,
             head_bytes: 128 << 20,
             seal_after: Duration::from_secs(2 * 3_600),
             partition: Duration::from_secs(2 * 3_600),
+        }
+    }
+}
+
+/// How long, and how many bytes of something are kept. Absent sets no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// How long.
+    pub age: Option<Duration>,
+    /// How many bytes; the oldest go first.
+    pub bytes: Option<u64>,
+}
+
+/// How much of the file system is left free. Below it the oldest samples are forgotten before their
+/// time; where that does not help, appending fails until there is room again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// Bytes.
+    pub bytes: u64,
+    /// Share of the file system. The greater of both holds.
+    pub share: Ratio,
+    /// Samples younger than this are never forgotten for want of room.
+    pub spared: Duration,
+}
+
+impl Default for Floor {
+    fn default() -> Self {
+        Self {
+            bytes: 0,
+            share: Ratio::from_millionths(0),
+            spared: Duration::from_secs(24 * 3_600),
         }
     }
 }
@@ -47,6 +95,12 @@ pub struct Upkeep {
     pub merged_files: u64,
     /// Files of samples that were forgotten.
     pub expired_files: u64,
+    /// Files of rollups that were made, merged or made anew.
+    pub rolled_files: u64,
+    /// Files of rollups that were forgotten.
+    pub expired_rollups: u64,
+    /// Files of samples that were forgotten before their time, for want of room.
+    pub early_files: u64,
 }
 
 /// One thing to be kept; one frame of the log.
@@ -107,6 +161,8 @@ pub struct SeriesFilter {
     pub metric: Option<Metric>,
     /// Of this part.
     pub part: Option<Part>,
+    /// Also those of which nothing but rollups is left.
+    pub past: bool,
 }
 
 impl SeriesFilter {
@@ -149,6 +205,23 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Returns the growth of a counter between samples that follow each other; where it went down there
+    /// is none.
+    pub fn between(samples: &[(Window, u64)]) -> Vec<Self> {
+        let pairs = samples.windows(2).filter_map(|pair| match pair {
+            [(first, before), (second, after)] if second.end > first.end => {
+                let increase = after.checked_sub(*before)?;
+                Some(Self {
+                    begin: first.end,
+                    end: second.end,
+                    increase,
+                })
+            }
+            _ => None,
+        });
+        pairs.collect()
+    }
+
     /// Returns the growth per second.
     pub fn per_second(&self) -> f64 {
         self.increase as f64 / self.end.since(self.begin).as_secs_f64()

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use plimsoll_model::{Columns, Row, Rows};
+use plimsoll_model::{Columns, Row, Rows, Sweep};
 
 use crate::block::{pack_columns, unpack_any_columns};
 use crate::codec::{Malformed, Pack, take};
@@ -69,6 +69,30 @@ pub(crate) fn unpack(input: &mut &[u8]) -> Result<Rows, Malformed> {
         });
     }
     Ok(rows)
+}
+
+/// Takes rows off the front that the first format told value by value.
+pub(crate) fn unpack_sweeps(input: &mut &[u8]) -> Result<Rows, Malformed> {
+    let sweep = |input: &mut &[u8]| {
+        let subject = Pack::unpack(input)?;
+        let window = Pack::unpack(input)?;
+        let value = |input: &mut &[u8]| {
+            Ok((
+                Pack::unpack(input)?,
+                Pack::unpack(input)?,
+                Pack::unpack(input)?,
+            ))
+        };
+        let values = (0..count(input)?)
+            .map(|_| value(input))
+            .collect::<Result<_, _>>()?;
+        Ok(Sweep {
+            subject,
+            window,
+            values,
+        })
+    };
+    (0..count(input)?).map(|_| sweep(input)).collect()
 }
 
 /// Takes a count off the front; everything counted takes a byte at least.

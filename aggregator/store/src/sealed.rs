@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use plimsoll_model::{Columns, Part, Subject, UnixMillis};
 
@@ -11,9 +12,10 @@ use crate::block::{Block, Encoded, Place, pack_columns, unpack_columns};
 use crate::codec::{self, Malformed, Pack};
 use crate::error::{Hole, OpenError};
 use crate::frame::{self, Item, Items, Kind, Link, io_error, make_dir};
+use crate::handles::Lately;
 
 /// First byte of a footer, after a block's.
-const TAG: u8 = 2;
+pub(crate) const TAG: u8 = 2;
 
 /// What the manifest says of a file of blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +104,13 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
-    fn number_of(&mut self, columns: &Columns) -> u32 {
+    /// Returns what the columns of a block are.
+    pub(crate) fn columns_of(&self, block: &Located) -> &Columns {
+        static NONE: std::sync::LazyLock<Columns> = std::sync::LazyLock::new(|| Columns::from([]));
+        self.columns.get(block.columns as usize).unwrap_or(&NONE)
+    }
+
+    pub(crate) fn number_of(&mut self, columns: &Columns) -> u32 {
         // The newest sets are the likeliest.
         let known = self.columns.iter().rposition(|known| known == columns);
         let place = known.unwrap_or_else(|| {
@@ -112,7 +120,7 @@ impl Footer {
         u32::try_from(place).unwrap_or(u32::MAX)
     }
 
-    fn pack(&self) -> Vec<u8> {
+    pub(crate) fn pack(&self) -> Vec<u8> {
         let mut out = vec![TAG];
         self.samples.pack(&mut out);
         (self.columns.len() as u64).pack(&mut out);
@@ -134,7 +142,7 @@ impl Footer {
         out
     }
 
-    fn unpack(mut input: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn unpack(mut input: &[u8]) -> Result<Self, Malformed> {
         let malformed = |what| Err(Malformed { what });
         if u8::unpack(&mut input)? != TAG {
             return malformed("it is no footer");
@@ -185,8 +193,8 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) fn new(id: u64) -> Self {
-        let bytes = frame::header(Kind::Blocks, id, Link::default());
+    pub(crate) fn new(kind: Kind, id: u64) -> Self {
+        let bytes = frame::header(kind, id, Link::default());
         let footer = Footer::default();
         Self {
             id,
@@ -194,6 +202,10 @@ impl Draft {
             footer,
             footer_bytes: 0,
         }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Tells whether the file should not grow any more.
@@ -225,107 +237,163 @@ impl Draft {
         frame::push(&mut self.bytes, self.id, 0, &block.bytes);
     }
 
-    /// Writes the file durably.
-    pub(crate) fn write(
-        mut self,
-        dir: &Path,
-        (partition, partition_ms): (UnixMillis, u64),
-    ) -> Result<Sealed, OpenError> {
+    /// Adds the footer as the last frame; returns the bytes of the file, and where the footer begins.
+    pub(crate) fn close(mut self) -> (Vec<u8>, u64, Footer) {
         let footer = self.bytes.len() as u64;
         frame::push(&mut self.bytes, self.id, 0, &self.footer.pack());
+        (self.bytes, footer, self.footer)
+    }
+
+    /// Writes the file of blocks durably.
+    pub(crate) fn write(
+        self,
+        (dir, opened): (&Path, &Arc<Lately<File>>),
+        (partition, partition_ms): (UnixMillis, u64),
+    ) -> Result<Sealed, OpenError> {
+        let id = self.id;
+        let (bytes, at, footer) = self.close();
         let entry = Entry {
-            id: self.id,
+            id,
             partition,
             partition_ms,
-            bytes: self.bytes.len() as u64,
-            footer,
-            samples: self.footer.samples,
+            bytes: bytes.len() as u64,
+            footer: at,
+            samples: footer.samples,
         };
         let path = entry.path(dir);
         if let Some(dir) = path.parent() {
             make_dir(dir).map_err(io_error("make", dir))?;
         }
-        frame::write_whole(&path, &self.bytes).map_err(io_error("write", &path))?;
-        let file = File::open(&path).map_err(io_error("open", &path))?;
+        frame::write_whole(&path, &bytes).map_err(io_error("write", &path))?;
         Ok(Sealed {
             entry,
             path,
-            file,
-            footer: self.footer,
+            opened: Arc::clone(opened),
+            pinned: OnceLock::new(),
+            ends: OnceLock::new(),
+            footer,
             damaged: false,
+            missing: false,
+            lost: None,
         })
     }
 }
 
-/// A file of blocks, open for reading. It can be read as long as somebody holds it, even when removed.
+/// A file of blocks, opened when it is read. It can be read as long as somebody holds it, even when
+/// removed.
 #[derive(Debug)]
 pub(crate) struct Sealed {
     pub(crate) entry: Entry,
     pub(crate) path: PathBuf,
-    file: File,
+    opened: Arc<Lately<File>>,
+    // Opened before it was removed, for whoever still reads it.
+    pinned: OnceLock<Arc<File>>,
     pub(crate) footer: Footer,
     /// The footer was made anew, so blocks may be missing from it.
     pub(crate) damaged: bool,
+    ends: OnceLock<Option<(UnixMillis, UnixMillis)>>,
+    /// The whole file is missing; the next manifest does not name it any more.
+    pub(crate) missing: bool,
+    /// Blocks are missing from the footer, and nobody knows which.
+    pub(crate) lost: Option<Hole>,
 }
 
 impl Sealed {
     /// Opens a file; damage is noted and what is whole can be read.
     pub(crate) fn open(
-        dir: &Path,
+        (dir, opened): (&Path, &Arc<Lately<File>>),
         entry: &Entry,
         holes: &mut Vec<Hole>,
-    ) -> Result<Option<Self>, OpenError> {
+    ) -> Result<Self, OpenError> {
         let path = entry.path(dir);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let (offset, what) = (0, "the file is missing");
-                holes.push(Hole { path, offset, what });
-                return Ok(None);
-            }
-            Err(error) => return Err(io_error("open", &path)(error)),
-        };
-        let length = entry.bytes.saturating_sub(entry.footer);
-        let length = length.saturating_sub(frame::HEAD_BYTES as u64);
-        let at = (entry.footer, u32::try_from(length).unwrap_or(u32::MAX));
-        let footer = frame::read_at(&file, &path, entry.id, at).and_then(|payload| {
-            Footer::unpack(&payload).map_err(|error| Hole {
-                path: path.clone(),
-                offset: entry.footer,
-                what: error.what,
-            })
-        });
-        let damaged = footer.is_err();
-        let footer = match footer {
-            Ok(footer) => footer,
-            Err(hole) => {
-                holes.push(hole);
-                let bytes = std::fs::read(&path).map_err(io_error("read", &path))?;
-                footer_from_blocks(entry.id, &bytes)
-            }
-        };
-        Ok(Some(Self {
+        let opened = Arc::clone(opened);
+        let mut sealed = Self {
             entry: entry.clone(),
             path,
-            file,
-            footer,
-            damaged,
-        }))
+            opened,
+            pinned: OnceLock::new(),
+            ends: OnceLock::new(),
+            footer: Footer::default(),
+            damaged: true,
+            missing: false,
+            lost: None,
+        };
+        let path = &sealed.path;
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let hole = Hole {
+                    path: path.clone(),
+                    offset: 0,
+                    what: "the file is missing",
+                };
+                holes.push(hole.clone());
+                sealed.lost = Some(hole);
+                sealed.missing = true;
+                return Ok(sealed);
+            }
+            Err(error) => return Err(io_error("open", path)(error)),
+        };
+        holes.extend(check_header(&file, path, (Kind::Blocks, entry.id))?);
+        match read_footer(&file, path, (entry.id, entry.bytes, entry.footer)) {
+            Ok(footer) => {
+                sealed.footer = footer;
+                sealed.damaged = false;
+            }
+            Err(hole) => {
+                let bytes = std::fs::read(path).map_err(io_error("read", path))?;
+                sealed.footer = footer_from_blocks(entry.id, &bytes);
+                let blocks = usize::try_from(entry.footer).unwrap_or(usize::MAX);
+                let blocks = bytes.get(..blocks);
+                let is_hole = |item: Item<'_>| matches!(item, Item::Hole { .. });
+                let whole = |blocks| !Items::new(blocks, entry.id).any(is_hole);
+                sealed.lost = (!blocks.is_some_and(whole)).then(|| hole.clone());
+                holes.push(hole);
+            }
+        }
+        Ok(sealed)
+    }
+
+    /// Returns the first and the last instant of its samples.
+    pub(crate) fn ends(&self) -> Option<(UnixMillis, UnixMillis)> {
+        *self.ends.get_or_init(|| {
+            let blocks = || self.footer.blocks.values().flatten();
+            let first = blocks().map(|block| block.first).min();
+            first.zip(blocks().map(|block| block.last).max())
+        })
+    }
+
+    fn file(&self) -> std::io::Result<Arc<File>> {
+        if let Some(pinned) = self.pinned.get() {
+            return Ok(Arc::clone(pinned));
+        }
+        let opened = self.opened.get(self.entry.id, || File::open(&self.path));
+        // It was removed just now, and pinned before that.
+        opened.or_else(|error| self.pinned.get().map(Arc::clone).ok_or(error))
+    }
+
+    /// Keeps the file readable for those who hold it, although it is about to be removed.
+    pub(crate) fn pin(&self) {
+        if let Ok(file) = self.file() {
+            self.pinned.get_or_init(|| file);
+        }
+        self.opened.forget(self.entry.id);
     }
 
     /// Reads the bytes of a block and verifies their checksum.
     pub(crate) fn read(&self, block: &Located) -> Result<Vec<u8>, Hole> {
+        let file = self.file().map_err(|_| Hole {
+            path: self.path.clone(),
+            offset: block.offset,
+            what: "the file cannot be opened",
+        })?;
         let at = (block.offset, block.length);
-        frame::read_at(&self.file, &self.path, self.entry.id, at)
+        frame::read_at(&file, &self.path, self.entry.id, at)
     }
 
     /// Returns what the columns of a block are.
     pub(crate) fn columns(&self, block: &Located) -> &Columns {
-        static NONE: std::sync::LazyLock<Columns> = std::sync::LazyLock::new(|| Columns::from([]));
-        self.footer
-            .columns
-            .get(block.columns as usize)
-            .unwrap_or(&NONE)
+        self.footer.columns_of(block)
     }
 
     /// Names a place in the file that turned out to be damaged.
@@ -336,6 +404,47 @@ impl Sealed {
             what: malformed.what,
         }
     }
+}
+
+/// Reads the header: a later release's file is left alone, and damage costs nothing, as blocks have
+/// checksums of their own.
+pub(crate) fn check_header(
+    file: &File,
+    path: &Path,
+    (kind, id): (Kind, u64),
+) -> Result<Option<Hole>, OpenError> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let header = file
+        .take(frame::HEADER_BYTES as u64)
+        .read_to_end(&mut bytes);
+    header.map_err(io_error("read", path))?;
+    match frame::check_header(path, kind, id, &bytes) {
+        Ok(_) => Ok(None),
+        Err(newer @ OpenError::Newer { .. }) => Err(newer),
+        Err(error) => Ok(Some(Hole {
+            path: path.to_owned(),
+            offset: 0,
+            what: codec::what_of(&error),
+        })),
+    }
+}
+
+/// Reads the footer of a file with this number, this length and this place of the footer.
+pub(crate) fn read_footer(
+    file: &File,
+    path: &Path,
+    (id, bytes, footer): (u64, u64, u64),
+) -> Result<Footer, Hole> {
+    let length = bytes.saturating_sub(footer);
+    let length = length.saturating_sub(frame::HEAD_BYTES as u64);
+    let at = (footer, u32::try_from(length).unwrap_or(u32::MAX));
+    let payload = frame::read_at(file, path, id, at)?;
+    Footer::unpack(&payload).map_err(|error| Hole {
+        path: path.to_owned(),
+        offset: footer,
+        what: error.what,
+    })
 }
 
 /// Makes the footer anew from what the blocks say of themselves.
@@ -369,6 +478,18 @@ fn footer_from_blocks(id: u64, bytes: &[u8]) -> Footer {
     footer
 }
 
+/// Verifies that the footer at an offset tells of the blocks that the file holds.
+pub(crate) fn tells_all(id: u64, bytes: &[u8], offset: u64) -> Result<(), &'static str> {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    let (_, payload) = frame::frame(bytes.get(from..).unwrap_or_default(), id)?;
+    let told = Footer::unpack(payload).map_err(|error| error.what)?;
+    if told.blocks == footer_from_blocks(id, bytes).blocks {
+        Ok(())
+    } else {
+        Err("the footer does not tell of the same blocks as the file holds")
+    }
+}
+
 /// Verifies every byte of a file of blocks.
 pub(crate) fn check(path: &Path, entry: &Entry, bytes: &[u8]) -> Result<u64, Vec<Hole>> {
     let mut holes = Vec::new();
@@ -386,7 +507,6 @@ pub(crate) fn check(path: &Path, entry: &Entry, bytes: &[u8]) -> Result<u64, Vec
         );
     }
     let mut frames = 0;
-    let mut told = None;
     for item in Items::new(bytes, entry.id) {
         match item {
             Item::Hole { offset, what } => hole(offset as u64, what),
@@ -394,24 +514,22 @@ pub(crate) fn check(path: &Path, entry: &Entry, bytes: &[u8]) -> Result<u64, Vec
                 offset, payload, ..
             } => {
                 frames += 1;
-                let read = if offset as u64 == entry.footer {
-                    Footer::unpack(payload).map(|footer| told = Some(footer))
-                } else {
-                    Block::parse(payload)
-                        .and_then(|block| block.rows())
-                        .map(|_| ())
-                };
-                if let Err(error) = read {
+                let is_footer = offset as u64 == entry.footer;
+                let read = Block::parse(payload).and_then(|block| block.rows());
+                if let Err(error) = read
+                    && !is_footer
+                {
                     hole(offset as u64, error.what);
                 }
             }
         }
     }
-    if told.is_some_and(|told| told.blocks != footer_from_blocks(entry.id, bytes).blocks) {
-        hole(
-            entry.footer,
-            "the footer does not tell of the same blocks as the file holds",
-        );
+    let told = tells_all(entry.id, bytes, entry.footer);
+    if let Err(what) = told
+        && holes.iter().all(|hole| hole.offset != entry.footer)
+    {
+        let (path, offset) = (path.to_owned(), entry.footer);
+        holes.push(Hole { path, offset, what });
     }
     if holes.is_empty() {
         Ok(frames)

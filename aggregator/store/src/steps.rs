@@ -1,16 +1,23 @@
 //! Samples in steps of one length: what a graph or a planner asks of a long span. It reads no files; it
-//! works on samples in order. A step in which nothing is known is absent, never zero.
+//! works on samples in order. A step in which nothing is known is absent, never zero. `tiers.rs` decides
+//! whether samples or rollups are read.
 
 use std::time::Duration;
 
-use plimsoll_model::{SeriesKey, UnixMillis, Window};
+use plimsoll_model::{UnixMillis, Window};
 
-use crate::store::Store;
+use crate::rollup::nearest_rank;
 
 /// Steps of one answer at most.
 pub const STEPS_MAX: u64 = 11_000;
 
 /// What is told of the samples whose windows end in a step.
+///
+/// Rollups tell of counters [`Function::Count`], [`Function::Last`], [`Function::Rate`] and
+/// [`Function::Increase`]; of gauges [`Function::Min`] (the least of theirs), [`Function::Max`],
+/// [`Function::Sum`], [`Function::Count`], [`Function::Last`], [`Function::Mean`] (weighted by count),
+/// [`Function::MeanOverTime`] (weighted by time) and, of quantities, [`Function::P95`]. All else is told
+/// by samples only.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Function {
     /// The least.
@@ -27,6 +34,13 @@ pub enum Function {
     Last,
     /// The sample below or at which this share of them lies, by nearest rank; clamped to 0..=1.
     Quantile(f64),
+    /// The sample below or at which 95 of 100 lie. Of several rollups together, the greatest of theirs:
+    /// it lies no lower than the true one.
+    P95,
+    /// The mean over time: each sample holds until the next one, if that is near enough.
+    MeanOverTime,
+    /// Growth of a counter; else like [`Function::Rate`].
+    Increase,
     /// Growth of a counter per second. Between two samples it grows evenly; where it went down, or
     /// where they lie further apart than the gap, nothing is known.
     Rate,
@@ -45,7 +59,8 @@ pub struct Steps {
     pub step: Duration,
     /// What to tell.
     pub function: Function,
-    /// How far apart two samples may lie for [`Function::Rate`] to connect them.
+    /// How far apart two samples may lie to be connected. Rollups were made with
+    /// [`GAP`](crate::GAP); with any other one, only samples are read.
     pub gap: Duration,
 }
 
@@ -70,10 +85,46 @@ pub enum StepsError {
     /// The step has no length.
     #[error("a step takes one millisecond at least")]
     NoLength,
+    /// Samples are forgotten, and rollups do not tell this.
+    #[error(
+        "{function} is told by samples only, and those before {from_ms} ms since 1970 are forgotten; \
+         ask from there on, or for what rollups tell"
+    )]
+    SamplesOnly {
+        /// What was asked for.
+        function: &'static str,
+        /// From when on samples are there.
+        from_ms: i64,
+    },
+}
+
+impl Function {
+    /// Returns its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Mean => "mean",
+            Self::Sum => "sum",
+            Self::Count => "count",
+            Self::Last => "last",
+            Self::Quantile(_) => "quantile",
+            Self::P95 => "p95",
+            Self::MeanOverTime => "mean over time",
+            Self::Increase => "increase",
+            Self::Rate => "rate",
+            Self::Trend => "trend",
+        }
+    }
+
+    /// Tells whether it connects neighbours, also over the edges of steps.
+    pub(crate) fn connects(self) -> bool {
+        matches!(self, Self::Rate | Self::Increase | Self::MeanOverTime)
+    }
 }
 
 impl Steps {
-    fn grid(&self) -> Result<Grid, StepsError> {
+    pub(crate) fn grid(&self) -> Result<Grid, StepsError> {
         let step = i64::try_from(self.step.as_millis()).unwrap_or(i64::MAX);
         if step == 0 {
             return Err(StepsError::NoLength);
@@ -89,12 +140,12 @@ impl Steps {
         Ok(Grid { first, last, step })
     }
 
-    /// Answers from samples that are in order. For [`Function::Rate`] they should reach one gap beyond
-    /// the span on both sides.
+    /// Answers from samples that are in order. Where the function connects neighbours, they should
+    /// reach one gap beyond the span on both sides.
     pub fn of(&self, samples: &[(Window, u64)]) -> Result<Vec<Step>, StepsError> {
         let grid = self.grid()?;
-        if self.function == Function::Rate {
-            return Ok(grid.rates(samples, self.gap));
+        if self.function.connects() {
+            return Ok(grid.spread(samples, (self.function, self.gap)));
         }
         let mut steps = Vec::new();
         let begin = samples.partition_point(|(window, _)| grid.number(*window) < grid.first);
@@ -116,11 +167,12 @@ impl Steps {
     }
 }
 
+/// Steps by their numbers.
 #[derive(Debug, Clone, Copy)]
-struct Grid {
-    first: i64,
-    last: i64,
-    step: i64,
+pub(crate) struct Grid {
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    pub(crate) step: i64,
 }
 
 impl Grid {
@@ -128,12 +180,12 @@ impl Grid {
         window.end.millis().div_euclid(self.step)
     }
 
-    fn end(self, number: i64) -> UnixMillis {
+    pub(crate) fn end(self, number: i64) -> UnixMillis {
         UnixMillis::from_millis(number.saturating_add(1).saturating_mul(self.step))
     }
 
-    /// Spreads the growth between neighbours evenly over the steps it reaches through.
-    fn rates(self, samples: &[(Window, u64)], gap: Duration) -> Vec<Step> {
+    /// Spreads what is known between neighbours evenly over the steps it reaches through.
+    fn spread(self, samples: &[(Window, u64)], (function, gap): (Function, Duration)) -> Vec<Step> {
         let mut grown: std::collections::BTreeMap<i64, (f64, f64)> =
             std::collections::BTreeMap::new();
         for pair in samples.windows(2) {
@@ -141,13 +193,16 @@ impl Grid {
                 continue;
             };
             let span = second.end.since(first.end);
-            let Some(increase) = after.checked_sub(*before) else {
-                continue;
-            };
             if span.is_zero() || span > gap {
                 continue;
             }
-            let per_milli = increase as f64 / span.as_millis() as f64;
+            let per_milli = if function == Function::MeanOverTime {
+                *before as f64
+            } else if let Some(increase) = after.checked_sub(*before) {
+                increase as f64 / span.as_millis() as f64
+            } else {
+                continue;
+            };
             let reached = self.number(*first).max(self.first)..=self.number(*second).min(self.last);
             for number in reached {
                 let begin = UnixMillis::from_millis(number.saturating_mul(self.step));
@@ -161,7 +216,11 @@ impl Grid {
         let known = grown.into_iter().filter(|(_, (_, covered))| *covered > 0.0);
         let step = |(number, (sum, covered)): (i64, (f64, f64))| Step {
             end: self.end(number),
-            value: sum / covered * 1_000.0,
+            value: match function {
+                Function::Rate => sum / covered * 1_000.0,
+                Function::Increase => sum,
+                _ => sum / covered,
+            },
         };
         known.map(step).collect()
     }
@@ -179,18 +238,16 @@ fn tell(function: Function, samples: &[(Window, u64)]) -> Option<f64> {
         Function::Sum => Some(sum()),
         Function::Count => Some(count),
         Function::Last => samples.last().map(|(_, value)| *value as f64),
-        Function::Quantile(share) => {
-            let mut sorted: Vec<u64> = values.clone().collect();
-            sorted.sort_unstable();
-            let below = |place: &usize| (*place as f64 + 1.0) < share * count;
-            let place = (0..sorted.len().saturating_sub(1))
-                .take_while(below)
-                .count();
-            sorted.get(place).map(|value| *value as f64)
-        }
+        Function::Quantile(share) => quantile(values.clone().collect(), share),
+        Function::P95 => quantile(values.clone().collect(), 0.95),
         Function::Trend => trend(samples),
-        Function::Rate => None,
+        Function::Rate | Function::Increase | Function::MeanOverTime => None,
     }
+}
+
+fn quantile(mut values: Vec<u64>, share: f64) -> Option<f64> {
+    values.sort_unstable();
+    nearest_rank(&values, share).map(|value| value as f64)
 }
 
 fn trend(samples: &[(Window, u64)]) -> Option<f64> {
@@ -211,21 +268,6 @@ fn trend(samples: &[(Window, u64)]) -> Option<f64> {
         across += (x - mean_x) * (y - mean_y);
     }
     (along > 0.0).then(|| across / along)
-}
-
-impl Store {
-    /// Answers a question for steps of one series. What is damaged is left out.
-    pub fn steps(&self, key: &SeriesKey, asked: &Steps) -> Result<Vec<Step>, StepsError> {
-        let grid = asked.grid()?;
-        let (mut from, mut to) = (
-            UnixMillis::from_millis(grid.first.saturating_mul(grid.step)),
-            grid.end(grid.last),
-        );
-        if asked.function == Function::Rate {
-            (from, to) = (from.minus(asked.gap), to.plus(asked.gap));
-        }
-        asked.of(&self.range(key, from, to))
-    }
 }
 
 #[cfg(test)]

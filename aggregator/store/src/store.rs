@@ -11,20 +11,20 @@ use plimsoll_model::{NodeId, SessionId, UnixMillis};
 use crate::codec;
 use crate::disk::RealDisk;
 use crate::error::{AppendError, Hole, OpenError, RecoveryReport, UpkeepError};
-use crate::files::{self, Files};
+use crate::files::{self, Files, Handles};
 use crate::frame::{PAYLOAD_BYTES_MAX, io_error, make_dir};
 use crate::head::Head;
 use crate::index::{Broken, DocumentPlace, Index};
 use crate::keeper::{Change, Keeper};
 use crate::log::Log;
 use crate::manifest::Manifest;
-use crate::record::{Appended, Document, Record, StoreOptions, Upkeep};
+use crate::record::{Appended, Document, Record, StoreOptions};
 use crate::sessions::Judge;
+use crate::space::{RealSpace, Space};
+use crate::upkeep::{Watch, rollup_at};
 
 /// Damaged places remembered.
 const HOLES_MAX: usize = 1_000;
-/// Merges in one upkeep, so that it ends.
-const MERGES_MAX: usize = 16;
 
 /// The store. All methods take `&self`; share it in an `Arc`. [`Store::append`], [`Store::seal`] and
 /// [`Store::maintain`] block on the disk: keep them off the executor's threads.
@@ -39,8 +39,11 @@ pub struct Store {
     // How often the index was made anew while the store was open.
     rebuilds: AtomicU64,
     holes: Mutex<BTreeSet<Hole>>,
-    options: StoreOptions,
-    dir: PathBuf,
+    pub(crate) options: StoreOptions,
+    pub(crate) dir: PathBuf,
+    pub(crate) room: Watch,
+    // Files of rollups in which damage was found.
+    pub(crate) suspects: Mutex<BTreeSet<u64>>,
     _lock: Locked,
 }
 
@@ -69,11 +72,22 @@ pub(crate) fn lock(dir: &Path) -> Result<Locked, OpenError> {
 impl Store {
     /// Opens the directory, makes it if it is not there, and reads back what it holds.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<(Self, RecoveryReport), OpenError> {
+        Self::open_in(dir, options, Arc::new(RealSpace))
+    }
+
+    /// Opens the directory like [`Store::open`], and asks somebody else how much room is left.
+    pub fn open_in(
+        dir: &Path,
+        options: StoreOptions,
+        space: Arc<dyn Space>,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
         make_dir(dir).map_err(io_error("make", dir))?;
         let lock = lock(dir)?;
         let (manifest, mut holes) = Manifest::read(dir)?;
+        manifest.write_first(dir)?;
         let strays = files::remove_strays(dir, &manifest)?;
-        let (files, recalled) = Files::open(dir, &manifest, &mut holes)?;
+        let handles = Handles::default();
+        let (files, recalled) = Files::open((dir, &handles), &manifest, &mut holes)?;
         let index_dir = dir.join("index");
         let index = Index::open(&index_dir, manifest.generation).map_err(|Broken| {
             let recalled = recalled.iter().map(|(id, placed)| (*id, placed.as_slice()));
@@ -113,16 +127,9 @@ impl Store {
         let files = Arc::new(files);
         head.files = Arc::clone(&files);
         head.note_sealed();
-        let partition = u64::try_from(options.partition.as_millis()).unwrap_or(u64::MAX);
         let store = Self {
-            keeper: Mutex::new(Keeper {
-                dir: dir.to_owned(),
-                partition_ms: partition.max(1),
-                manifest,
-                files,
-                waiting_since: None,
-                settled: std::collections::HashSet::new(),
-            }),
+            suspects: Mutex::new(holes.iter().filter_map(rollup_at).collect()),
+            keeper: Mutex::new(Keeper::new(dir, (manifest, files, handles), &options)),
             log: Mutex::new(log),
             head: RwLock::new(head),
             index: RwLock::new(index),
@@ -130,6 +137,7 @@ impl Store {
             holes: Mutex::new(holes.into_iter().collect()),
             options,
             dir: dir.to_owned(),
+            room: Watch::new(space),
             _lock: lock,
         };
         Ok((store, report))
@@ -139,7 +147,7 @@ impl Store {
         self.head.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Head> {
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Head> {
         self.head.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -147,13 +155,14 @@ impl Store {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keeper(&self) -> MutexGuard<'_, Keeper> {
+    pub(crate) fn keeper(&self) -> MutexGuard<'_, Keeper> {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes records as one commit; what it calls [`Appended::Stored`] survives a power cut from here
     /// on. On an error none of the slice may be acknowledged.
     pub fn append(&self, records: &[Record]) -> Result<Vec<Appended>, AppendError> {
+        self.room.allows(&self.dir)?;
         let mut log = self.writer();
         let mut outcomes = Vec::with_capacity(records.len());
         let mut payloads = Vec::new();
@@ -197,93 +206,7 @@ impl Store {
             .map(|session| session.durable)
     }
 
-    /// Seals what is due, merges small files, and forgets what is older than the retention. After an
-    /// error the store is as it was; the next call tries again.
-    pub fn maintain(&self, now: UnixMillis) -> Result<Upkeep, UpkeepError> {
-        let mut keeper = self.keeper();
-        let mut upkeep = Upkeep::default();
-        let horizon = self.options.retention.map(|retention| now.minus(retention));
-        {
-            let mut head = self.write();
-            head.horizon = head.horizon.max(horizon);
-        }
-        if self.is_due(&mut keeper, now) {
-            upkeep.sealed_samples = self.seal_all(&mut keeper)?;
-        }
-        upkeep.merged_files = self.merge(&mut keeper, now)?;
-        let horizon = self.read_horizon();
-        if let Some((change, horizon)) = keeper.expire(horizon, self.options.retention_bytes)? {
-            upkeep.expired_files = change.gone.len() as u64;
-            self.change(&keeper, change, |head| head.horizon = horizon)?;
-            if let Some(horizon) = horizon {
-                self.with_index(|index| index.forget_before(horizon));
-                self.with_index(|index| index.stamp(keeper.manifest.generation));
-            }
-        }
-        let mut head = self.write();
-        if let Some(horizon) = head.horizon {
-            head.forget(horizon);
-        }
-        drop(head);
-        self.keep_events(&mut keeper, now, &mut upkeep)?;
-        Ok(upkeep)
-    }
-
-    fn merge(&self, keeper: &mut Keeper, now: UnixMillis) -> Result<u64, UpkeepError> {
-        let mut merged = 0;
-        for _ in 0..MERGES_MAX {
-            let Some(change) = keeper.merge_blocks(now)? else {
-                break;
-            };
-            merged += change.gone.len() as u64;
-            self.change(keeper, change, |_| {})?;
-        }
-        Ok(merged)
-    }
-
-    /// Merges the files of every partition, even of those that late samples may still come for; says
-    /// how many files that were.
-    pub fn merge_all(&self) -> Result<u64, UpkeepError> {
-        let mut keeper = self.keeper();
-        let mut merged = 0;
-        loop {
-            match self.merge(&mut keeper, UnixMillis::from_millis(i64::MAX))? {
-                0 => return Ok(merged),
-                some => merged += some,
-            }
-        }
-    }
-
-    fn read_horizon(&self) -> Option<UnixMillis> {
-        self.read().horizon
-    }
-
-    fn keep_events(
-        &self,
-        keeper: &mut Keeper,
-        now: UnixMillis,
-        upkeep: &mut Upkeep,
-    ) -> Result<(), UpkeepError> {
-        let horizon = self
-            .options
-            .events_retention
-            .map(|retention| now.minus(retention));
-        if let Some(change) = keeper.merge_kept(horizon)? {
-            upkeep.merged_files += change.gone.len() as u64;
-            self.change(keeper, change, |head| {
-                let stays = |gap: &plimsoll_model::SampleGap| {
-                    horizon.is_none_or(|horizon| gap.declared >= horizon)
-                };
-                head.gaps.values_mut().for_each(|gaps| gaps.retain(stays));
-            })?;
-            let files = Arc::clone(&keeper.files);
-            self.with_index(|index| index.forget_documents(|file| files.kept(file).is_none()));
-            self.with_index(|index| index.stamp(keeper.manifest.generation));
-        }
-        Ok(())
-    }
-
-    fn is_due(&self, keeper: &mut Keeper, now: UnixMillis) -> bool {
+    pub(crate) fn is_due(&self, keeper: &mut Keeper, now: UnixMillis) -> bool {
         let head = self.read();
         // What comes faster than it was read, as after an outage, does not wait for the clock.
         let is_long = head.span >= self.options.seal_after && !self.options.seal_after.is_zero();
@@ -303,7 +226,7 @@ impl Store {
         self.seal_all(&mut self.keeper())
     }
 
-    fn seal_all(&self, keeper: &mut Keeper) -> Result<u64, UpkeepError> {
+    pub(crate) fn seal_all(&self, keeper: &mut Keeper) -> Result<u64, UpkeepError> {
         // What a failed seal left behind goes first.
         let left = self.read().frozen.is_some();
         let mut samples = if left { self.seal_frozen(keeper)? } else { 0 };
@@ -329,7 +252,7 @@ impl Store {
     }
 
     /// Lets readers see a change that is the truth on disk already.
-    fn change(
+    pub(crate) fn change(
         &self,
         keeper: &Keeper,
         change: Change,
@@ -341,6 +264,7 @@ impl Store {
         {
             // Documents move from one place to another: no reader may see a place that is not there.
             let mut head = self.write();
+            head.files.pin(&change.gone);
             head.files = Arc::clone(&change.files);
             if let Some((file, placed)) = &change.kept {
                 let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
@@ -354,9 +278,19 @@ impl Store {
             // It was made anew from the files before the change.
             self.index_blocks(&change);
         }
+        if let Some(before) = change.forgotten {
+            let begins = change.files.rollups.iter();
+            let oldest = begins.map(|file| file.entry.span.begin).min();
+            let oldest = oldest.map_or(before, |oldest| before.min(oldest));
+            self.with_index(|index| index.forget_before(before, oldest));
+        }
         self.with_index(|index| index.stamp(keeper.manifest.generation));
         for path in change.gone {
-            std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            match std::fs::remove_file(&path) {
+                // What was lost before is forgotten as well.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.map_err(io_error("remove", &path))?,
+            }
             // Fails where the partition has other files.
             if let Some(partition) = path.parent() {
                 std::fs::remove_dir(partition).ok();
@@ -367,7 +301,7 @@ impl Store {
 
     fn index_blocks(&self, change: &Change) {
         for sealed in &change.sealed {
-            self.with_index(|index| index.add_blocks(sealed));
+            self.with_index(|index| index.add_blocks(&sealed.footer));
         }
     }
 
@@ -421,6 +355,7 @@ impl Store {
         }
         let mut holes = self.holes.lock().unwrap_or_else(PoisonError::into_inner);
         let room = HOLES_MAX.saturating_sub(holes.len());
+        self.suspect(&found);
         holes.extend(found.into_iter().take(room));
     }
 

@@ -1,16 +1,15 @@
 //! The guard on real connections: which certificates come in, and who may call what.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a test ends where its parts are not what they must be"
 )]
 
 mod site;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use plimsoll_aggregator::guard::pki::{self, Holder};
+use plimsoll_aggregator::guard::tls::Current;
 use plimsoll_model::{Clock as _, NodeId, SystemClock};
 use plimsoll_proto::dial::Credentials;
 use plimsoll_proto::v1;
@@ -293,6 +292,32 @@ async fn a_silent_connection_is_closed_and_its_place_is_free_again() {
     site.list_nodes(&right).await.unwrap();
 }
 
+#[test]
+fn changed_files_that_cannot_be_used_change_nothing_until_they_are_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = site::certify(dir.path());
+    let authority = files.client_ca.clone();
+    let current = Current::load(files).unwrap();
+    let first = current.config();
+    current.look();
+    assert!(
+        Arc::ptr_eq(&first, &current.config()),
+        "nothing has changed"
+    );
+
+    let whole = std::fs::read(&authority).unwrap();
+    site::replace(&authority, b"no certificate");
+    current.look();
+    assert!(Arc::ptr_eq(&first, &current.config()), "the old ones stay");
+
+    site::replace(&authority, &whole);
+    current.look();
+    assert!(
+        !Arc::ptr_eq(&first, &current.config()),
+        "new ones are in use"
+    );
+}
+
 #[tokio::test]
 async fn new_certificates_and_revocations_are_taken_over_without_a_restart() {
     let site = Site::begin().await;
@@ -307,12 +332,8 @@ async fn new_certificates_and_revocations_are_taken_over_without_a_restart() {
     };
     assert!(ask(open.clone()).await);
 
-    // A file that cannot be used changes nothing.
     let authority = site.dir.path().join("ca.pem");
-    let old = std::fs::read(&authority).unwrap();
-    std::fs::write(&authority, "no certificate").unwrap();
-    tokio::time::sleep(Duration::from_secs(7)).await;
-    std::fs::write(site.dir.path().join("old.pem"), &old).unwrap();
+    std::fs::copy(&authority, site.dir.path().join("old.pem")).unwrap();
     let believing_old = Credentials {
         ca: site.dir.path().join("old.pem"),
         ..before.clone()
@@ -330,21 +351,17 @@ async fn new_certificates_and_revocations_are_taken_over_without_a_restart() {
         now,
     )
     .unwrap();
-    std::fs::copy(elsewhere.path().join("ca.pem"), &authority).unwrap();
+    let new = elsewhere.path().join("ca.pem");
+    site::replace(&authority, &std::fs::read(new).unwrap());
     let after = Credentials {
         ca: site.dir.path().join("old.pem"),
         certificate: after.certificate,
         key: after.key,
     };
-    let mut taken_over = false;
-    for _ in 0..30 {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        taken_over = site.list_nodes(&after).await.is_ok();
-        if taken_over {
-            break;
-        }
-    }
-    assert!(taken_over, "the new authority is not believed");
+    site::until("the new authority is believed", async || {
+        site.list_nodes(&after).await.is_ok()
+    })
+    .await;
     assert!(
         site.list_nodes(&believing_old).await.is_err(),
         "the old one still is"
@@ -378,15 +395,10 @@ async fn a_revoked_certificate_no_longer_comes_in() {
         key_identifier_method: rcgen::KeyIdMethod::Sha256,
     };
     let list = list.signed_by(&issuer).unwrap().pem().unwrap();
-    std::fs::write(site.dir.path().join("revoked.pem"), list).unwrap();
-    let mut out = false;
-    for _ in 0..30 {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        out = site.list_nodes(&credentials).await.is_err();
-        if out {
-            break;
-        }
-    }
-    assert!(out, "the revoked certificate still comes in");
+    site::replace(&site.dir.path().join("revoked.pem"), list.as_bytes());
+    site::until("the revoked certificate is refused", async || {
+        site.list_nodes(&credentials).await.is_err()
+    })
+    .await;
     site.list_nodes(&other).await.unwrap();
 }

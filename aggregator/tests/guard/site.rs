@@ -36,21 +36,10 @@ pub(crate) fn free_port() -> u16 {
 impl Site {
     pub(crate) async fn begin() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let now = SystemClock::new().now();
-        pki::init(dir.path(), "site-a", now).unwrap();
-        let server = Holder::Server(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]);
-        let shown = pki::issue(dir.path(), &server, 30, now).unwrap();
-        let revoked = dir.path().join("revoked.pem");
-        std::fs::write(&revoked, "").unwrap();
         let config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], free_port())),
             data_dir: dir.path().join("data"),
-            tls: Some(TlsFiles {
-                certificate: shown.certificate,
-                key: shown.key,
-                client_ca: dir.path().join("ca.pem"),
-                revoked: Some(revoked),
-            }),
+            tls: Some(certify(dir.path())),
             ..Config::default()
         };
         let (stop, stopped) = oneshot::channel();
@@ -71,13 +60,10 @@ impl Site {
     }
 
     pub(crate) async fn until_it_listens(&self) {
-        for _ in 0..200 {
-            if tokio::net::TcpStream::connect(self.address).await.is_ok() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the aggregator does not listen");
+        until("the aggregator listens", async || {
+            tokio::net::TcpStream::connect(self.address).await.is_ok()
+        })
+        .await;
     }
 
     pub(crate) fn issue(&self, holder: &Holder) -> Credentials {
@@ -137,6 +123,41 @@ impl Site {
         let asked = client.list_nodes(v1::ListNodesRequest::default());
         asked.await.map(|_| ()).map_err(|status| status.to_string())
     }
+}
+
+/// Makes an authority and what an aggregator shows and believes; nothing is revoked yet.
+pub(crate) fn certify(dir: &Path) -> TlsFiles {
+    let now = SystemClock::new().now();
+    pki::init(dir, "site-a", now).unwrap();
+    let server = Holder::Server(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]);
+    let shown = pki::issue(dir, &server, 30, now).unwrap();
+    let revoked = dir.join("revoked.pem");
+    std::fs::write(&revoked, "").unwrap();
+    TlsFiles {
+        certificate: shown.certificate,
+        key: shown.key,
+        client_ca: dir.join("ca.pem"),
+        revoked: Some(revoked),
+        look_every: Duration::from_millis(20),
+    }
+}
+
+/// Puts a file in the place of another in one step, as those who renew certificates do.
+pub(crate) fn replace(path: &Path, text: &[u8]) {
+    let fresh = path.with_extension("fresh");
+    std::fs::write(&fresh, text).unwrap();
+    std::fs::rename(&fresh, path).unwrap();
+}
+
+/// Asks again and again until the answer is yes, and gives up after a while.
+pub(crate) async fn until(what: &str, mut question: impl AsyncFnMut() -> bool) {
+    let answered = tokio::time::timeout(Duration::from_secs(30), async {
+        while !question().await {
+            tokio::task::yield_now().await;
+        }
+    });
+    let answered = answered.await;
+    assert!(answered.is_ok(), "{what}: not within half a minute");
 }
 
 pub(crate) fn write_closed(path: &Path, text: &str) {

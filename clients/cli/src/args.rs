@@ -177,6 +177,41 @@ pub(crate) struct Series {
     /// Growth per second of counters instead of their values; no rate across a restart.
     #[arg(long, requires = "since")]
     pub(crate) rate: bool,
+    /// One value for each step of this length, such as 5m or 1d; long spans are read from rollups.
+    #[arg(long, value_parser = span, requires = "since")]
+    pub(crate) step: Option<Duration>,
+    /// What to tell of a step.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "mean",
+        requires = "step",
+        conflicts_with = "rate"
+    )]
+    pub(crate) tell: Tell,
+}
+
+/// What to tell of a step.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Tell {
+    /// The mean of the samples.
+    Mean,
+    /// The mean over time.
+    MeanOverTime,
+    /// The least.
+    Min,
+    /// The greatest.
+    Max,
+    /// The sum.
+    Sum,
+    /// How many samples there are.
+    Count,
+    /// The newest.
+    Last,
+    /// The value below or at which 95 of 100 lie.
+    P95,
+    /// Growth of a counter.
+    Increase,
 }
 
 /// How the migration would be run.
@@ -237,25 +272,22 @@ pub(crate) struct Headroom {
     /// Share kept free of measured use, such as 0.1.
     #[arg(long)]
     pub(crate) margin: Option<Ratio>,
+    /// Span over which use is measured, such as 2h; an hour if not given.
+    #[arg(long, value_parser = span)]
+    pub(crate) horizon: Option<Duration>,
+    /// Percentile of the use within that span; 95 if not given.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..=100))]
+    pub(crate) percentile: Option<i32>,
     /// Size to be fitted, as name:vcpus:memory, such as m1.small:1:2GiB; may be given again.
     #[arg(long, value_parser = flavor)]
     pub(crate) flavor: Vec<(String, i32, ByteSize)>,
 }
 
-/// Reads a span such as 90s, 10m, 2h, 7d.
+/// Reads a span such as 90s, 10m, 2h, 7d; none is refused.
 fn span(text: &str) -> Result<Duration, String> {
-    let example = || format!("{text:?} is no span; write for example 90s, 10m, 2h or 7d");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let count: u64 = digits.parse().map_err(|_| example())?;
-    let seconds = match text.strip_prefix(digits).unwrap_or_default() {
-        "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(example()),
-    };
-    let seconds = count.checked_mul(seconds).filter(|seconds| *seconds > 0);
-    seconds.map(Duration::from_secs).ok_or_else(example)
+    let span = humantime::parse_duration(text).ok();
+    span.filter(|span| !span.is_zero())
+        .ok_or_else(|| "no span; write for example 90s, 10m, 2h or 7d".to_owned())
 }
 
 fn flavor(text: &str) -> Result<(String, i32, ByteSize), String> {
@@ -281,7 +313,8 @@ mod tests {
     fn a_span_needs_its_unit() {
         assert_eq!(span("10m"), Ok(Duration::from_secs(600)));
         assert_eq!(span("7d"), Ok(Duration::from_secs(604_800)));
-        for wrong in ["10", "m", "0s", "1w", "-1h"] {
+        assert_eq!(span("1h 30m"), Ok(Duration::from_secs(5_400)));
+        for wrong in ["10", "m", "0s", "1x", "-1h"] {
             assert!(span(wrong).unwrap_err().contains("10m"), "{wrong}");
         }
     }

@@ -1,6 +1,7 @@
 //! One function for each command: asks, and returns what is to be printed.
 
 mod advice;
+mod failure;
 mod past;
 mod seen;
 mod words;
@@ -14,9 +15,10 @@ use plimsoll_proto::v1::estimate_service_client::EstimateServiceClient;
 use plimsoll_proto::v1::planner_service_client::PlannerServiceClient;
 use plimsoll_proto::v1::query_service_client::QueryServiceClient;
 use serde_json::Value;
-use tonic::Code;
 use tonic::transport::Channel;
 
+pub(crate) use self::failure::Failure;
+use self::failure::unreachable;
 use crate::args::{Args, Command, Estimate, Headroom, Mode};
 use crate::json;
 use crate::table::{bounds, id, mebibytes, or_dash, span, table};
@@ -25,27 +27,6 @@ use crate::table::{bounds, id, mebibytes, or_dash, span, table};
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Rows asked for at once.
 const PAGE_SIZE: i32 = 1_000;
-
-/// Why nothing can be printed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// Nobody answers.
-    Unreachable(String),
-    /// The answer is no.
-    Refused(String),
-}
-
-impl From<tonic::Status> for Failure {
-    fn from(status: tonic::Status) -> Self {
-        match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded => Self::Unreachable(format!(
-                "the aggregator does not answer: {}",
-                status.message()
-            )),
-            _ => Self::Refused(status.message().to_owned()),
-        }
-    }
-}
 
 struct Server {
     query: QueryServiceClient<Channel>,
@@ -109,11 +90,8 @@ async fn connect(args: &Args) -> Result<Server, Failure> {
         })?
         .connect_timeout(DEADLINE)
         .timeout(DEADLINE);
-    let channel = endpoint.connect().await.map_err(|_| {
-        Failure::Unreachable(format!(
-            "no aggregator answers at {url}; start plimsoll-aggregator there, or name another with --server"
-        ))
-    })?;
+    let refused = |error: tonic::transport::Error| Failure::Unreachable(unreachable(url, &error));
+    let channel = endpoint.connect().await.map_err(refused)?;
     Ok(Server {
         query: QueryServiceClient::new(channel.clone()),
         planner: PlannerServiceClient::new(channel.clone()),
@@ -413,8 +391,9 @@ async fn headroom(server: &mut Server, as_json: bool, asked: &Headroom) -> Resul
         reserved_cpu_count: asked.reserved_cpus,
         reserved_memory_bytes: asked.reserved_ram.map(size),
         margin_millionths: asked.margin.map_or(0, ratio),
+        horizon: asked.horizon.map(wire_span).transpose()?,
+        percentile: asked.percentile.unwrap_or_default(),
         flavors: asked.flavor.iter().map(flavor).collect(),
-        ..Default::default()
     };
     let nodes = server
         .estimate
@@ -426,6 +405,11 @@ async fn headroom(server: &mut Server, as_json: bool, asked: &Headroom) -> Resul
         return Ok(pretty(nodes.iter().map(json::headroom).collect()));
     }
     Ok(headroom_text(&nodes))
+}
+
+fn wire_span(span: Duration) -> Result<prost_types::Duration, Failure> {
+    span.try_into()
+        .map_err(|_| Failure::Refused("the span is too long".to_owned()))
 }
 
 /// Lists resources and what fits, node by node.

@@ -140,9 +140,17 @@ pub(crate) fn samples(one: &v1::RangeSeries) -> Value {
         .iter()
         .map(|sample| json!({"end_time_ms": time(sample.end_time.as_ref()), "value": sample.value}))
         .collect();
+    let step = |step: &v1::StepValue| json!({"end_time_ms": time(step.end_time.as_ref()), "value": step.value});
+    let place = |place: &v1::DamagedPlace| {
+        json!({
+            "file": place.file, "offset_bytes": place.offset_bytes, "problem": place.problem,
+        })
+    };
     json!({
         "node_id": id(&series.node_id), "domain_id": id(&series.domain_id), "metric": series.metric,
         "part": series.part, "unit": series.unit, "counter": series.counter, "samples": samples,
+        "steps": one.steps.iter().map(step).collect::<Vec<_>>(), "partial": one.partial,
+        "damaged_places": one.damaged_places.iter().map(place).collect::<Vec<_>>(),
     })
 }
 

@@ -9,15 +9,29 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use plimsoll_model::text::one_line;
 
 use crate::args::Args;
 use crate::ask::Failure;
 
+/// The command line cannot be understood.
+const EXIT_USAGE: u8 = 2;
 /// The server cannot be reached (sysexits.h, EX_UNAVAILABLE).
 const EXIT_UNAVAILABLE: u8 = 69;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => {
+            let text = one_line(&error.to_string());
+            return fail(EXIT_USAGE, &format!("{text}; see --help"));
+        }
+        Err(help) => {
+            return help
+                .print()
+                .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

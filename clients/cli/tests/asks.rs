@@ -6,7 +6,10 @@
 
 mod cloud;
 
+use std::time::Duration;
+
 use cloud::{Aggregator, Guest, Node, ask};
+use plimsoll_model::{Clock as _, SystemClock};
 use plimsoll_proto::v1;
 
 fn migration_begins(role: v1::MigrationRole) -> v1::event::Kind {
@@ -72,9 +75,11 @@ async fn values_since_some_time_and_their_growth_are_shown() {
     let aggregator = Aggregator::start();
     let web = [Guest::new("web")];
     let mut a = Node::new("alpha", |_| {});
-    a.tell(&aggregator.url, &web, Vec::new()).await;
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    a.tell(&aggregator.url, &web, Vec::new()).await;
+    let now = SystemClock::new().now();
+    for seconds in [2, 1] {
+        let seen = now.minus(Duration::from_secs(seconds));
+        a.tell_at(seen, &aggregator.url, &web, Vec::new()).await;
+    }
     let values = aggregator.json(&["series", "web", "--metric", "vm.cpu.time", "--since", "10m"]);
     assert_eq!(values[0]["samples"].as_array().unwrap().len(), 2);
     let rates = aggregator.json(&["series", "web", "--since", "10m", "--rate"]);
@@ -245,5 +250,26 @@ async fn exit_codes_tell_refusal_usage_and_absence_apart() {
     drop(listener);
     let absent = ask(&free, &["nodes"]);
     assert_eq!(absent.code, Some(69));
-    assert!(absent.err.contains("--server"), "{}", absent.err);
+    for words in ["refused", "start plimsoll-aggregator", "--server"] {
+        assert!(absent.err.contains(words), "{words}: {}", absent.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn room_is_asked_for_by_span_and_percentile_of_use() {
+    let aggregator = Aggregator::start();
+    let mut a = Node::new("alpha", |_| {});
+    a.tell(&aggregator.url, &[], Vec::new()).await;
+    let whole = aggregator.ask(&["headroom", "--horizon", "2h", "--percentile", "50"]);
+    assert_eq!(whole.code, Some(0), "{}", whole.err);
+    assert!(whole.out.contains("alpha"), "{}", whole.out);
+    for wrong in [
+        ["headroom", "--horizon", "soon"],
+        ["headroom", "--percentile", "101"],
+    ] {
+        let said = aggregator.ask(&wrong);
+        assert_eq!(said.code, Some(2), "{wrong:?}: {}", said.err);
+        assert_eq!(said.err.lines().count(), 1, "{wrong:?}: {}", said.err);
+        assert!(said.err.contains(wrong[2]), "{wrong:?}: {}", said.err);
+    }
 }

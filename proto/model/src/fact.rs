@@ -56,10 +56,27 @@ pub struct NodeFacts {
     pub interfaces: Vec<InterfaceFacts>,
     /// Overcommit and reserve of the node, where its configuration tells them.
     pub overcommit: Option<OvercommitFacts>,
+    /// Frequency of the time stamp counter, in Hz.
+    pub tsc_hz: Option<u64>,
+    /// Whether the processor can show a guest another frequency.
+    pub tsc_scaling: Option<bool>,
+    /// File systems that hold files.
+    pub file_systems: Vec<FileSystemFacts>,
+}
+
+/// A file system of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileSystemFacts {
+    /// Where it is mounted.
+    pub mount: String,
+    /// Kind, such as `xfs` or `nfs4`.
+    pub kind: String,
+    /// What other nodes that mount it call it too; absent for local ones.
+    pub shared_id: Option<String>,
 }
 
 /// A network interface of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InterfaceFacts {
     /// Name.
     pub name: String,
@@ -69,6 +86,12 @@ pub struct InterfaceFacts {
     pub mtu_bytes: Option<u32>,
     /// Whether the link is up.
     pub up: Option<bool>,
+    /// Whether it sends and receives at once.
+    pub full_duplex: Option<bool>,
+    /// Bridge or bond that it is a part of.
+    pub master: Option<String>,
+    /// Addresses with their prefix lengths.
+    pub addresses: Vec<String>,
 }
 
 /// How far a node may be promised beyond what it has.
@@ -122,10 +145,71 @@ pub struct DomainFacts {
     pub network_cards: Vec<NetworkCardFacts>,
     /// How many devices of the host are passed through.
     pub host_device_count: u32,
+    /// What of its make-up binds it to hosts of some kind.
+    pub hardware: HardwareFacts,
+}
+
+/// What of a domain's make-up binds it to hosts of some kind. Absent means not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HardwareFacts {
+    /// How the processor is described: `custom`, `host-model`, `host-passthrough` or `maximum`.
+    pub cpu_mode: Option<String>,
+    /// Processor features that it was started with and cannot do without, sorted.
+    pub cpu_features: Vec<String>,
+    /// Frequency of the time stamp counter that the guest was promised, in Hz.
+    pub tsc_hz: Option<u64>,
+    /// What its memory is made of.
+    pub memory: Option<MemoryFacts>,
+    /// Kind of protection of its memory from the host, such as `sev`.
+    pub launch_security: Option<String>,
+    /// What stands behind its TPM, such as `emulator`.
+    pub tpm: Option<String>,
+    /// Devices of the host and of other programs on it that it holds.
+    pub devices: Vec<DeviceFacts>,
+    /// Where its processors and memory may be.
+    pub pinning: Option<PinningFacts>,
+}
+
+/// What the memory of a domain is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryFacts {
+    /// Where pages come from: `anonymous`, `file` or `memfd`; absent where nothing was chosen.
+    pub source: Option<String>,
+    /// Whether other programs on the host share it.
+    pub shared: bool,
+    /// Whether it can never be swapped out.
+    pub locked: bool,
+    /// Size of its pages where it is chosen.
+    pub page: Option<ByteSize>,
+}
+
+/// A device outside of QEMU that a domain holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceFacts {
+    /// Kind, such as `pci`, `mdev`, `vdpa`, `vhostuser` or `filesystem`.
+    pub kind: String,
+    /// Which one, such as `0000:3b:00.1`.
+    pub address: String,
+}
+
+/// Where the processors and the memory of a domain may be, as texts such as `0-3,8`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PinningFacts {
+    /// Processors of the node; absent if any will do.
+    pub cpus: Option<String>,
+    /// NUMA nodes; absent if any will do.
+    pub memory_nodes: Option<String>,
+}
+
+impl PinningFacts {
+    /// Whether anything is bound.
+    pub fn is_bound(&self) -> bool {
+        self.cpus.is_some() || self.memory_nodes.is_some()
+    }
 }
 
 /// A disk of a domain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskFacts {
     /// Name in the guest, such as `vda`.
     pub target: String,
@@ -133,10 +217,12 @@ pub struct DiskFacts {
     pub source: Option<String>,
     /// Whether other nodes can reach the same storage; absent where it cannot be told.
     pub shared: Option<bool>,
+    /// What nodes that mount its file system call it; absent where that is not shared.
+    pub storage: Option<String>,
 }
 
 /// A network card of a domain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetworkCardFacts {
     /// Hardware address, which stays across a migration.
     pub mac: String,
@@ -144,4 +230,10 @@ pub struct NetworkCardFacts {
     pub target: Option<String>,
     /// Kind of connection, such as `bridge`.
     pub connection: String,
+    /// Model that the guest sees, such as `virtio`.
+    pub model: Option<String>,
+    /// Bridge or network that it is plugged into.
+    pub bridge: Option<String>,
+    /// Largest packet, where it is chosen.
+    pub mtu_bytes: Option<u32>,
 }

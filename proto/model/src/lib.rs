@@ -9,6 +9,7 @@ pub mod fact;
 pub mod id;
 pub mod metric;
 pub mod series;
+pub mod text;
 pub mod time;
 pub mod unit;
 
@@ -18,8 +19,8 @@ pub use event::{
     MigrationRole,
 };
 pub use fact::{
-    Accelerator, DiskFacts, DomainFacts, Fact, InterfaceFacts, NetworkCardFacts, NodeFacts,
-    OvercommitFacts,
+    Accelerator, DeviceFacts, DiskFacts, DomainFacts, Fact, FileSystemFacts, HardwareFacts,
+    InterfaceFacts, MemoryFacts, NetworkCardFacts, NodeFacts, OvercommitFacts, PinningFacts,
 };
 pub use id::{BootId, DomainId, IdError, Incarnation, NodeId, SessionId};
 pub use metric::{Kind, Metric, Parted, Priority, Unit};

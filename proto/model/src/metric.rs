@@ -39,6 +39,8 @@ pub enum Unit {
     Hertz,
     /// Millionths of one.
     Millionths,
+    /// Things per second.
+    PerSecond,
 }
 
 impl Unit {
@@ -56,6 +58,7 @@ impl Unit {
             Self::UnixSeconds => "s",
             Self::Hertz => "Hz",
             Self::Millionths => "1e-6",
+            Self::PerSecond => "1/s",
         }
     }
 }
@@ -81,6 +84,8 @@ pub enum Parted {
     NumaNode,
     /// Each huge page size, in KiB.
     PageSizeKib,
+    /// Each huge page size of each NUMA node: the node's number, a colon, the size in KiB.
+    NumaPageSizeKib,
     /// Each peer, by address.
     Peer,
     /// Each mount point.
@@ -94,6 +99,8 @@ pub enum Priority {
     P0,
     /// Users expect it.
     P1,
+    /// Told because its source is at hand.
+    P2,
 }
 
 /// One row of the catalogue.
@@ -234,6 +241,65 @@ catalogue! {
     VmMigThrottle = 60, "vm.mig.throttle", Gauge, Millionths, Whole, P0, "Share of processor time auto-converge takes away.";
     VmMemSwappedByHost = 61, "vm.mem.swapped_by_host", Gauge, Bytes, Whole, P1, "Memory of the QEMU process that the host swapped out.";
     VmMemTouched = 62, "vm.mem.touched", Gauge, Bytes, Whole, P0, "Guest memory that the host ever gave pages to; the rest is zero.";
+    VmMemSwapIn = 63, "vm.mem.swap_in", Counter, Bytes, Whole, P1, "Memory the guest read back from its own swap.";
+    VmMemSwapOut = 64, "vm.mem.swap_out", Counter, Bytes, Whole, P1, "Memory the guest wrote to its own swap.";
+    VmMemMajorFault = 65, "vm.mem.major_fault", Counter, Count, Whole, P1, "Faults of the guest that took a disk to serve.";
+    VmMemMinorFault = 66, "vm.mem.minor_fault", Counter, Count, Whole, P1, "Faults of the guest that took no disk to serve.";
+    VmMemHugetlbPgalloc = 67, "vm.mem.hugetlb_pgalloc", Counter, Count, Whole, P1, "Huge pages the guest got.";
+    VmMemHugetlbPgfail = 68, "vm.mem.hugetlb_pgfail", Counter, Count, Whole, P1, "Huge pages the guest asked for and did not get.";
+    VmMemPss = 69, "vm.mem.pss", Gauge, Bytes, Whole, P0, "Memory of the QEMU process, shared pages divided by those who share them.";
+    VmMemAnonHuge = 70, "vm.mem.anon_huge", Gauge, Bytes, Whole, P0, "Memory of the QEMU process in transparent huge pages.";
+    VmMemZeroCounted = 71, "vm.mem.zero_counted", Gauge, Millionths, Whole, P0, "Share of memory that the first pass of a migration found to be all zero.";
+    VmCpuHaltpollSuccess = 72, "vm.cpu.haltpoll.success", Counter, Nanoseconds, Whole, P2, "Time of polling for work that came.";
+    VmCpuHaltpollFail = 73, "vm.cpu.haltpoll.fail", Counter, Nanoseconds, Whole, P2, "Time of polling for work that did not come.";
+    VmVcpuWait = 74, "vm.vcpu.wait", Counter, Nanoseconds, Vcpu, P2, "Time one virtual processor waited for anything; 0 on kernels that do not count it.";
+    VmVcpuHalted = 75, "vm.vcpu.halted", Gauge, Enumeration, Vcpu, P1, "Whether the guest halted one virtual processor: 0 no, 1 yes.";
+    VmVcpuPcpu = 76, "vm.vcpu.pcpu", Gauge, Enumeration, Vcpu, P1, "Processor of the node that ran one virtual processor last, by number.";
+    VmVcpuAffinity = 77, "vm.vcpu.affinity", Gauge, Count, Vcpu, P1, "Processors of the node that may run one virtual processor.";
+    VmVcpuExits = 78, "vm.vcpu.exits", Counter, Count, Vcpu, P2, "Times one virtual processor left the guest.";
+    VmVcpuHaltExits = 79, "vm.vcpu.halt_exits", Counter, Count, Vcpu, P2, "Times one virtual processor left the guest because it had nothing to do.";
+    VmDirtyStatus = 80, "vm.dirty.status", Gauge, Enumeration, WindowMs, P0, "State of the measurement: 0 not begun, 1 under way, 2 done.";
+    VmDirtySamplePages = 81, "vm.dirty.sample_pages", Gauge, Pages, WindowMs, P0, "Pages of each GiB that the measurement looked at.";
+    VmDirtyPassRate = 82, "vm.dirty.pass.rate", Gauge, BytesPerSecond, Whole, P0, "Unique memory made dirty during one pass of a migration, per second of its window.";
+    VmBlockThreshold = 83, "vm.block.threshold", Gauge, Bytes, Disk, P1, "Offset whose writing raises an event.";
+    VmBlockIotuneTotalBytes = 84, "vm.block.iotune.total.bytes", Gauge, BytesPerSecond, Disk, P1, "Most bytes that all requests may move.";
+    VmBlockIotuneRdBytes = 85, "vm.block.iotune.rd.bytes", Gauge, BytesPerSecond, Disk, P1, "Most bytes that requests that read may move.";
+    VmBlockIotuneWrBytes = 86, "vm.block.iotune.wr.bytes", Gauge, BytesPerSecond, Disk, P1, "Most bytes that requests that write may move.";
+    VmBlockIotuneTotalReqs = 87, "vm.block.iotune.total.reqs", Gauge, PerSecond, Disk, P1, "All requests at most.";
+    VmBlockIotuneRdReqs = 88, "vm.block.iotune.rd.reqs", Gauge, PerSecond, Disk, P1, "Requests that read at most.";
+    VmBlockIotuneWrReqs = 89, "vm.block.iotune.wr.reqs", Gauge, PerSecond, Disk, P1, "Requests that write at most.";
+    VmMigDiskTotal = 90, "vm.mig.disk.total", Gauge, Bytes, Whole, P1, "Disks to migrate.";
+    VmMigDiskProcessed = 91, "vm.mig.disk.processed", Gauge, Bytes, Whole, P1, "Bytes of disks sent so far.";
+    VmMigDiskRemaining = 92, "vm.mig.disk.remaining", Gauge, Bytes, Whole, P1, "Bytes of disks left to send.";
+    VmMigDiskBps = 93, "vm.mig.disk.bps", Gauge, BytesPerSecond, Whole, P1, "Throughput of the disks.";
+    VmMigCompressionCache = 94, "vm.mig.compression.cache", Gauge, Bytes, Whole, P0, "Cache in which pages are compared before they are sent.";
+    VmMigCompressionBytes = 95, "vm.mig.compression.bytes", Gauge, Bytes, Whole, P0, "Bytes sent of compressed pages.";
+    VmMigCompressionPages = 96, "vm.mig.compression.pages", Gauge, Pages, Whole, P0, "Pages sent compressed.";
+    VmMigCompressionCacheMisses = 97, "vm.mig.compression.cache_misses", Gauge, Count, Whole, P0, "Pages that were not in the cache.";
+    VmMigCompressionOverflow = 98, "vm.mig.compression.overflow", Gauge, Count, Whole, P0, "Pages that grew when compressed.";
+    VmMigVfioTransferred = 99, "vm.mig.vfio_transferred", Gauge, Bytes, Whole, P0, "State of passed-through devices sent so far.";
+    VmPerfCmt = 100, "vm.perf.cmt", Gauge, Bytes, Whole, P2, "Last-level cache in use.";
+    VmPerfMbmt = 101, "vm.perf.mbmt", Counter, Bytes, Whole, P2, "Memory traffic in all.";
+    VmPerfMbml = 102, "vm.perf.mbml", Counter, Bytes, Whole, P2, "Memory traffic within the NUMA node.";
+    VmPerfCpuCycles = 103, "vm.perf.cpu_cycles", Counter, Count, Whole, P2, "Processor cycles.";
+    VmPerfInstructions = 104, "vm.perf.instructions", Counter, Count, Whole, P2, "Instructions executed.";
+    VmPerfCacheReferences = 105, "vm.perf.cache_references", Counter, Count, Whole, P2, "Cache accesses.";
+    VmPerfCacheMisses = 106, "vm.perf.cache_misses", Counter, Count, Whole, P2, "Cache misses.";
+    VmPerfBranchInstructions = 107, "vm.perf.branch_instructions", Counter, Count, Whole, P2, "Branches.";
+    VmPerfBranchMisses = 108, "vm.perf.branch_misses", Counter, Count, Whole, P2, "Branches that were guessed wrong.";
+    VmPerfBusCycles = 109, "vm.perf.bus_cycles", Counter, Count, Whole, P2, "Bus cycles.";
+    VmPerfStalledCyclesFrontend = 110, "vm.perf.stalled_cycles_frontend", Counter, Count, Whole, P2, "Cycles in which no instruction could be fetched.";
+    VmPerfStalledCyclesBackend = 111, "vm.perf.stalled_cycles_backend", Counter, Count, Whole, P2, "Cycles in which no instruction could be finished.";
+    VmPerfRefCpuCycles = 112, "vm.perf.ref_cpu_cycles", Counter, Count, Whole, P2, "Processor cycles at a steady clock.";
+    VmPerfCpuClock = 113, "vm.perf.cpu_clock", Counter, Nanoseconds, Whole, P2, "Time by the clock of the processor.";
+    VmPerfTaskClock = 114, "vm.perf.task_clock", Counter, Nanoseconds, Whole, P2, "Time by the clock of the task.";
+    VmPerfPageFaults = 115, "vm.perf.page_faults", Counter, Count, Whole, P2, "Page faults.";
+    VmPerfContextSwitches = 116, "vm.perf.context_switches", Counter, Count, Whole, P2, "Context switches.";
+    VmPerfCpuMigrations = 117, "vm.perf.cpu_migrations", Counter, Count, Whole, P2, "Changes of processor.";
+    VmPerfPageFaultsMin = 118, "vm.perf.page_faults_min", Counter, Count, Whole, P2, "Page faults that took no disk.";
+    VmPerfPageFaultsMaj = 119, "vm.perf.page_faults_maj", Counter, Count, Whole, P2, "Page faults that took a disk.";
+    VmPerfAlignmentFaults = 120, "vm.perf.alignment_faults", Counter, Count, Whole, P2, "Alignment faults.";
+    VmPerfEmulationFaults = 121, "vm.perf.emulation_faults", Counter, Count, Whole, P2, "Emulation faults.";
     HostCpuTimeUser = 1000, "host.cpu.time.user", Counter, Nanoseconds, Cpu, P0, "Time of one processor in mode user.";
     HostCpuTimeNice = 1001, "host.cpu.time.nice", Counter, Nanoseconds, Cpu, P0, "Time of one processor in mode nice.";
     HostCpuTimeSystem = 1002, "host.cpu.time.system", Counter, Nanoseconds, Cpu, P0, "Time of one processor in mode system.";
@@ -308,6 +374,30 @@ catalogue! {
     HostAllocMemReserved = 1071, "host.alloc.mem.reserved", Gauge, Bytes, Whole, P0, "Amount kept for the host, memory.";
     HostAllocMemUsed = 1072, "host.alloc.mem.used", Gauge, Bytes, Whole, P0, "Sum over the guests defined as running, memory.";
     HostAllocMemRatio = 1073, "host.alloc.mem.ratio", Gauge, Millionths, Whole, P0, "Overcommit ratio, memory.";
+    HostHugepagesNumaTotal = 1074, "host.hugepages.numa.total", Gauge, Pages, NumaPageSizeKib, P0, "Huge pages of one size on one NUMA node.";
+    HostHugepagesNumaFree = 1075, "host.hugepages.numa.free", Gauge, Pages, NumaPageSizeKib, P0, "Huge pages of one size on one NUMA node in no use.";
+    HostKsmShared = 1076, "host.ksm.shared", Gauge, Pages, Whole, P1, "Pages that stand for several alike.";
+    HostKsmSharing = 1077, "host.ksm.sharing", Gauge, Pages, Whole, P1, "Pages saved by being alike; they come back when written to.";
+    HostKsmUnshared = 1078, "host.ksm.unshared", Gauge, Pages, Whole, P1, "Pages that are looked at again and again and have no like.";
+    HostKsmVolatile = 1079, "host.ksm.volatile", Gauge, Pages, Whole, P1, "Pages that change too fast to be merged.";
+    HostKsmFullScans = 1080, "host.ksm.full_scans", Counter, Count, Whole, P1, "Times all memory was looked through for pages alike.";
+    HostVmstatPgmajfault = 1081, "host.vmstat.pgmajfault", Counter, Count, Whole, P1, "Faults that took a disk to serve.";
+    HostVmstatPswpin = 1082, "host.vmstat.pswpin", Counter, Pages, Whole, P1, "Pages read back from swap.";
+    HostVmstatPswpout = 1083, "host.vmstat.pswpout", Counter, Pages, Whole, P1, "Pages written to swap.";
+    HostVmstatOomKill = 1084, "host.vmstat.oom_kill", Counter, Count, Whole, P1, "Processes killed for want of memory.";
+    HostSliceQemuCpuUsage = 1085, "host.slice.qemu.cpu.usage", Counter, Nanoseconds, Whole, P1, "Processor time of all guests together.";
+    HostSliceQemuCpuThrottled = 1086, "host.slice.qemu.cpu.throttled", Counter, Nanoseconds, Whole, P1, "Time in which guests were held back by a quota.";
+    HostSliceQemuMemCurrent = 1087, "host.slice.qemu.mem.current", Gauge, Bytes, Whole, P1, "Memory of all guests together.";
+    HostSliceQemuIoRdBytes = 1088, "host.slice.qemu.io.rd.bytes", Counter, Bytes, Whole, P1, "Bytes read by all guests together.";
+    HostSliceQemuIoWrBytes = 1089, "host.slice.qemu.io.wr.bytes", Counter, Bytes, Whole, P1, "Bytes written by all guests together.";
+    HostSliceQemuIoRdOps = 1090, "host.slice.qemu.io.rd.ops", Counter, Count, Whole, P1, "Requests to read by all guests together.";
+    HostSliceQemuIoWrOps = 1091, "host.slice.qemu.io.wr.ops", Counter, Count, Whole, P1, "Requests to write by all guests together.";
+    HostAllocPcpuTotal = 1092, "host.alloc.pcpu.total", Gauge, Count, Whole, P0, "Processors kept for guests that are bound to them; never overcommitted.";
+    HostAllocPcpuUsed = 1093, "host.alloc.pcpu.used", Gauge, Count, Whole, P0, "Virtual processors of running guests that are bound to processors.";
+    HostAllocDiskTotal = 1094, "host.alloc.disk.total", Gauge, Bytes, Whole, P0, "Amount that can be given to guests, before ratio and reserve, local disk space.";
+    HostAllocDiskReserved = 1095, "host.alloc.disk.reserved", Gauge, Bytes, Whole, P0, "Amount kept for the host, local disk space.";
+    HostAllocDiskUsed = 1096, "host.alloc.disk.used", Gauge, Bytes, Whole, P0, "Sum over the running guests, local disk space as the guests see it.";
+    HostAllocDiskRatio = 1097, "host.alloc.disk.ratio", Gauge, Millionths, Whole, P0, "Overcommit ratio, local disk space.";
 }
 
 impl Metric {

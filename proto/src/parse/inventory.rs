@@ -40,6 +40,7 @@ pub fn node_facts(message: v1::NodeFacts) -> Result<Fact, ParseError> {
 fn facts_of_node(message: v1::NodeFacts) -> Result<Fact, ParseError> {
     at_most("cpu_flags", message.cpu_flags.len(), CPU_FLAGS_MAX)?;
     at_most("interfaces", message.interfaces.len(), PARTS_MAX)?;
+    at_most("file_systems", message.file_systems.len(), PARTS_MAX)?;
     let short = |field, value| text_opt(field, value, NAME_BYTES_MAX);
     let facts = model::NodeFacts {
         hostname: text("hostname", message.hostname, NAME_BYTES_MAX)?,
@@ -68,6 +69,13 @@ fn facts_of_node(message: v1::NodeFacts) -> Result<Fact, ParseError> {
             .map(interface)
             .collect::<Result<_, _>>()?,
         overcommit: message.overcommit.map(overcommit).transpose()?,
+        tsc_hz: unsigned_opt("tsc_hz", message.tsc_hz)?,
+        tsc_scaling: message.tsc_scaling,
+        file_systems: message
+            .file_systems
+            .into_iter()
+            .map(file_system)
+            .collect::<Result<_, _>>()?,
     };
     Ok(Fact::Node {
         seen: timestamp("seen_time", message.seen_time.as_ref())?,
@@ -75,7 +83,20 @@ fn facts_of_node(message: v1::NodeFacts) -> Result<Fact, ParseError> {
     })
 }
 
+fn file_system(message: v1::FileSystemFacts) -> Result<model::FileSystemFacts, ParseError> {
+    Ok(model::FileSystemFacts {
+        mount: text("file_systems.mount", message.mount, SOURCE_BYTES_MAX)?,
+        kind: text("file_systems.kind", message.kind, NAME_BYTES_MAX)?,
+        shared_id: text_opt(
+            "file_systems.shared_id",
+            message.shared_id,
+            SOURCE_BYTES_MAX,
+        )?,
+    })
+}
+
 fn interface(message: v1::InterfaceFacts) -> Result<model::InterfaceFacts, ParseError> {
+    at_most("interfaces.addresses", message.addresses.len(), PARTS_MAX)?;
     Ok(model::InterfaceFacts {
         name: text("interfaces.name", message.name, NAME_BYTES_MAX)?,
         speed: bandwidth_opt(
@@ -84,6 +105,13 @@ fn interface(message: v1::InterfaceFacts) -> Result<model::InterfaceFacts, Parse
         )?,
         mtu_bytes: unsigned32_opt("interfaces.mtu_bytes", message.mtu_bytes)?,
         up: message.up,
+        full_duplex: message.full_duplex,
+        master: text_opt("interfaces.master", message.master, NAME_BYTES_MAX)?,
+        addresses: message
+            .addresses
+            .into_iter()
+            .map(|address| text("interfaces.addresses", address, NAME_BYTES_MAX))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -150,6 +178,10 @@ fn facts_of_domain(node: NodeId, message: v1::DomainFacts) -> Result<Fact, Parse
             .map(network_card)
             .collect::<Result<_, _>>()?,
         host_device_count: unsigned32("host_device_count", message.host_device_count)?,
+        hardware: match message.hardware {
+            Some(told) => hardware(told).map_err(|error| error.within("hardware"))?,
+            None => model::HardwareFacts::default(),
+        },
     };
     Ok(Fact::Domain {
         seen: timestamp("seen_time", message.seen_time.as_ref())?,
@@ -162,6 +194,7 @@ fn disk(message: v1::DiskFacts) -> Result<model::DiskFacts, ParseError> {
         target: text("disks.target", message.target, NAME_BYTES_MAX)?,
         source: text_opt("disks.source", message.source, SOURCE_BYTES_MAX)?,
         shared: message.shared,
+        storage: text_opt("disks.storage", message.storage, SOURCE_BYTES_MAX)?,
     })
 }
 
@@ -174,6 +207,57 @@ fn network_card(message: v1::NetworkCardFacts) -> Result<model::NetworkCardFacts
             message.connection,
             NAME_BYTES_MAX,
         )?,
+        model: text_opt("network_cards.model", message.model, NAME_BYTES_MAX)?,
+        bridge: text_opt("network_cards.bridge", message.bridge, NAME_BYTES_MAX)?,
+        mtu_bytes: unsigned32_opt("network_cards.mtu_bytes", message.mtu_bytes)?,
+    })
+}
+
+fn hardware(message: v1::HardwareFacts) -> Result<model::HardwareFacts, ParseError> {
+    at_most("cpu_features", message.cpu_features.len(), CPU_FLAGS_MAX)?;
+    at_most("devices", message.devices.len(), PARTS_MAX)?;
+    let short = |field, value| text_opt(field, value, NAME_BYTES_MAX);
+    let device = |device: v1::DeviceFacts| {
+        Ok(model::DeviceFacts {
+            kind: text("devices.kind", device.kind, NAME_BYTES_MAX)?,
+            address: text("devices.address", device.address, SOURCE_BYTES_MAX)?,
+        })
+    };
+    let memory = |memory: v1::MemoryFacts| {
+        Ok(model::MemoryFacts {
+            source: short("memory.source", memory.source)?,
+            shared: memory.shared,
+            locked: memory.locked,
+            page: size_opt("memory.page_bytes", memory.page_bytes)?,
+        })
+    };
+    let pinning = |pinning: v1::PinningFacts| {
+        Ok(model::PinningFacts {
+            cpus: text_opt("pinning.cpus", pinning.cpus, SOURCE_BYTES_MAX)?,
+            memory_nodes: text_opt(
+                "pinning.memory_nodes",
+                pinning.memory_nodes,
+                SOURCE_BYTES_MAX,
+            )?,
+        })
+    };
+    Ok(model::HardwareFacts {
+        cpu_mode: short("cpu_mode", message.cpu_mode)?,
+        cpu_features: message
+            .cpu_features
+            .into_iter()
+            .map(|feature| text("cpu_features", feature, NAME_BYTES_MAX))
+            .collect::<Result<_, _>>()?,
+        tsc_hz: unsigned_opt("tsc_hz", message.tsc_hz)?,
+        memory: message.memory.map(memory).transpose()?,
+        launch_security: short("launch_security", message.launch_security)?,
+        tpm: short("tpm", message.tpm)?,
+        devices: message
+            .devices
+            .into_iter()
+            .map(device)
+            .collect::<Result<_, _>>()?,
+        pinning: message.pinning.map(pinning).transpose()?,
     })
 }
 

@@ -400,6 +400,8 @@ pub fn standing(base: &Path) -> Result<Vec<Standing>, StageError> {
     for directory in record::directories(base)? {
         match Record::read(&directory) {
             Ok(Some(record)) => found.push(Standing::of(record, directory)),
+            Ok(None) if record::is_stray(&directory) => found.push(Standing::damaged(directory)),
+            // It was taken away a moment ago, or has its name now.
             Ok(None) => {}
             Err(StageError::Record { .. }) => found.push(Standing::damaged(directory)),
             Err(error) => return Err(error),
@@ -474,7 +476,7 @@ fn plan(config: &StageConfig) -> Record {
 
 /// Makes the stage's directory, which appears under its name with the record already in it.
 fn open_directory(base: &Path, record: &Record) -> Result<PathBuf, StageError> {
-    let fresh = base.join(format!("new-{}", record.id));
+    let fresh = base.join(record::fresh_name(&record.id, record.owner));
     let directory = base.join(&record.id);
     let what = format!("make {}", directory.display());
     std::fs::create_dir_all(&fresh).map_err(StageError::io(what.clone()))?;

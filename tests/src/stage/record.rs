@@ -14,6 +14,8 @@ use super::error::StageError;
 use super::process::Process;
 
 const FILE: &str = "stage.json";
+/// What names of directories begin with that are not yet a stage.
+const FRESH: &str = "new-";
 const LOCK: &str = "stage.lock";
 
 /// Everything needed to use a stage from another process, or to take it away.
@@ -161,7 +163,28 @@ pub(super) fn namespace_prefix(id: &str) -> String {
     format!("plimsoll-{id}-")
 }
 
-/// The directories under `base` that hold a stage.
+/// What the directory of a stage is called until its record is in it: whose it is stands in the name, for
+/// there is nowhere else yet.
+pub(super) fn fresh_name(id: &str, owner: Option<Process>) -> String {
+    let (pid, start_ticks) = owner.map_or((0, 0), |owner| (owner.pid, owner.start_ticks));
+    format!("{FRESH}{id}-{pid}-{start_ticks}")
+}
+
+/// Whether a directory was begun by a process that ended before it wrote a record.
+pub(super) fn is_stray(directory: &Path) -> bool {
+    let name = directory.file_name().and_then(|name| name.to_str());
+    let Some(rest) = name.and_then(|name| name.strip_prefix(FRESH)) else {
+        return false;
+    };
+    let mut fields = rest.rsplit('-').map(str::parse);
+    let (Some(Ok(start_ticks)), Some(Ok(pid))) = (fields.next(), fields.next()) else {
+        return false;
+    };
+    let owner = u32::try_from(pid).map(|pid| Process { pid, start_ticks });
+    !directory.join(FILE).exists() && owner.is_ok_and(|owner| !owner.is_alive())
+}
+
+/// The directories under `base` that hold a stage, or the stray beginning of one.
 pub(super) fn directories(base: &Path) -> Result<Vec<PathBuf>, StageError> {
     let entries = match std::fs::read_dir(base) {
         Ok(entries) => entries,
@@ -170,8 +193,40 @@ pub(super) fn directories(base: &Path) -> Result<Vec<PathBuf>, StageError> {
     };
     let mut found: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.join(FILE).is_file())
+        .filter(|path| path.join(FILE).is_file() || is_stray(path))
         .collect();
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_begun_by_one_who_died_is_found_and_that_of_a_living_one_left_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let own = Process::own().unwrap();
+        let gone = Process {
+            start_ticks: own.start_ticks + 1,
+            ..own
+        };
+        let make = |name: &str| {
+            let path = base.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        make(&fresh_name("aaaaaa", Some(own)));
+        make("new-thing");
+        make("other");
+        let stray = make(&fresh_name("bbbbbb", Some(gone)));
+        assert_eq!(
+            directories(base.path()).unwrap(),
+            std::slice::from_ref(&stray)
+        );
+        let taken = crate::stage::take_away(base.path(), |stage| stage.is_stale).unwrap();
+        assert_eq!(taken.len(), 1);
+        assert!(!stray.exists());
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 3);
+    }
 }

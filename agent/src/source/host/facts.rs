@@ -1,14 +1,21 @@
 //! Facts about the host that change seldom: processor, kernel, interfaces, the migration network.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use plimsoll_model::{ByteSize, InterfaceFacts, NodeFacts};
 
-use super::sys;
+use super::{mounts, sys};
 use crate::config::Config;
 
 /// Most interfaces that are told.
 const INTERFACES_MAX: usize = 64;
+/// Most addresses of one interface that are told.
+const ADDRESSES_MAX: usize = 64;
+
+/// Addresses with their prefix lengths, by interface.
+type Addresses = BTreeMap<String, Vec<(IpAddr, u8)>>;
 
 /// Reads what is known without libvirt.
 pub fn read(root: &Path, config: &Config) -> NodeFacts {
@@ -17,9 +24,14 @@ pub fn read(root: &Path, config: &Config) -> NodeFacts {
         sysinfo::RefreshKind::nothing()
             .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
     );
-    let interfaces = interfaces(root);
+    let addresses = addresses();
+    let interfaces = interfaces(root, &addresses);
     let migration_interface = config.migration_interface.clone().or_else(|| {
         default_interface(&std::fs::read_to_string(root.join("proc/net/route")).unwrap_or_default())
+    });
+    let migration_address = config.migration_address.clone().or_else(|| {
+        let name = migration_interface.as_ref()?;
+        address_of(addresses.get(name)?)
     });
     let card = interfaces
         .iter()
@@ -42,10 +54,11 @@ pub fn read(root: &Path, config: &Config) -> NodeFacts {
             .filter(|bytes| *bytes > 0)
             .map(ByteSize::from_bytes),
         migration_interface,
-        migration_address: config.migration_address.clone(),
+        migration_address,
         migration_bandwidth: config.migration_bandwidth.or(card_speed),
         interfaces,
         overcommit: config.overcommit,
+        file_systems: mounts::list(root),
         ..NodeFacts::default()
     }
 }
@@ -79,21 +92,59 @@ fn cpu_flags(cpuinfo: &str) -> Vec<String> {
     flags
 }
 
-fn interfaces(root: &Path) -> Vec<InterfaceFacts> {
-    let directory = root.join("sys/class/net");
-    let mut names = sys::names(&directory);
-    names.retain(|name| name != "lo" && !name.starts_with("vnet") && !name.starts_with("tap"));
+fn interfaces(root: &Path, addresses: &Addresses) -> Vec<InterfaceFacts> {
+    let mut names = sys::interfaces(root);
     names.truncate(INTERFACES_MAX);
     let facts = |name: String| {
-        let path = directory.join(&name);
+        let path = root.join("sys/class/net").join(&name);
+        let own = addresses.get(&name).map_or(&[][..], Vec::as_slice);
         InterfaceFacts {
             speed: sys::speed(&path),
             mtu_bytes: sys::number(&path.join("mtu")).and_then(|mtu| u32::try_from(mtu).ok()),
             up: sys::is_up(&path),
+            full_duplex: match sys::text(&path.join("duplex")).as_deref() {
+                Some("full") => Some(true),
+                Some("half") => Some(false),
+                _ => None,
+            },
+            master: std::fs::read_link(path.join("master"))
+                .ok()
+                .and_then(|link| Some(link.file_name()?.to_str()?.to_owned())),
+            addresses: own.iter().map(with_prefix).take(ADDRESSES_MAX).collect(),
             name,
         }
     };
     names.into_iter().map(facts).collect()
+}
+
+/// Asks the kernel for the addresses of this network namespace.
+fn addresses() -> Addresses {
+    let Ok(networks) = sysinfo::Networks::new_with_refreshed_list() else {
+        return Addresses::new();
+    };
+    let own = |(name, card): (&std::ffi::OsString, &sysinfo::NetworkData)| {
+        let mut own: Vec<(IpAddr, u8)> = card
+            .ip_networks()
+            .iter()
+            .map(|network| (network.addr, network.prefix))
+            .collect();
+        own.sort_unstable();
+        (name.to_string_lossy().into_owned(), own)
+    };
+    networks.iter().map(own).collect()
+}
+
+/// Picks the address that others reach an interface by: no link-local one, and an old one before a new.
+fn address_of(own: &[(IpAddr, u8)]) -> Option<String> {
+    let is_reached = |(address, _): &&(IpAddr, u8)| match address {
+        IpAddr::V4(address) => !address.is_link_local() && !address.is_loopback(),
+        IpAddr::V6(address) => !address.is_unicast_link_local() && !address.is_loopback(),
+    };
+    own.iter().find(is_reached).map(with_prefix)
+}
+
+fn with_prefix((address, prefix): &(IpAddr, u8)) -> String {
+    format!("{address}/{prefix}")
 }
 
 /// Finds the interface of the default route in /proc/net/route.
@@ -114,6 +165,46 @@ mod tests {
         let routes = "Iface\tDestination\tGateway\neth1\t0000A8C0\t0\neth0\t00000000\t0102A8C0\n";
         assert_eq!(default_interface(routes), Some("eth0".to_owned()));
         assert_eq!(default_interface("Iface\tDestination\n"), None);
+    }
+
+    #[test]
+    fn the_migration_address_is_one_that_others_reach() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let own = [
+            (address("169.254.0.9"), 16),
+            (address("10.0.0.5"), 24),
+            (address("10.0.0.6"), 24),
+            (address("fe80::1"), 64),
+        ];
+        assert_eq!(address_of(&own).as_deref(), Some("10.0.0.5/24"));
+        let new = [(address("fe80::1"), 64), (address("2001:db8::5"), 64)];
+        assert_eq!(address_of(&new).as_deref(), Some("2001:db8::5/64"));
+        assert_eq!(address_of(&new[..1]), None);
+    }
+
+    #[test]
+    fn this_machine_knows_its_own_loopback() {
+        let loopback = addresses().remove("lo").unwrap_or_default();
+        assert!(loopback.iter().any(|(address, _)| address.is_loopback()));
+    }
+
+    #[test]
+    fn an_interface_tells_its_bridge_and_its_addresses() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("sys/class/net/eth0");
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::create_dir_all(root.path().join("sys/class/net/vnet3")).unwrap();
+        std::fs::write(path.join("duplex"), "full\n").unwrap();
+        std::os::unix::fs::symlink("../br0", path.join("master")).unwrap();
+        let own = vec![("10.0.0.5".parse().unwrap(), 24)];
+        let addresses = Addresses::from([("eth0".to_owned(), own)]);
+
+        let told = interfaces(root.path(), &addresses);
+
+        assert_eq!(told.len(), 1, "the tap is the guest's");
+        assert_eq!(told[0].full_duplex, Some(true));
+        assert_eq!(told[0].master.as_deref(), Some("br0"));
+        assert_eq!(told[0].addresses, ["10.0.0.5/24"]);
     }
 
     #[test]

@@ -91,6 +91,25 @@ pub fn loadavg(text: &str, values: &mut Values, _ticks_per_second: u64) {
     }
 }
 
+/// Parses /proc/vmstat.
+pub fn vmstat(text: &str, values: &mut Values, _ticks_per_second: u64) {
+    for line in text.lines() {
+        let Some((name, count)) = line.split_once(' ') else {
+            continue;
+        };
+        let metric = match name {
+            "pgmajfault" => Metric::HostVmstatPgmajfault,
+            "pswpin" => Metric::HostVmstatPswpin,
+            "pswpout" => Metric::HostVmstatPswpout,
+            "oom_kill" => Metric::HostVmstatOomKill,
+            _ => continue,
+        };
+        if let Ok(count) = count.trim().parse() {
+            values.whole(metric, count);
+        }
+    }
+}
+
 /// Parses /proc/diskstats: whole disks that were ever used; neither partitions nor loop and RAM disks.
 pub fn diskstats(text: &str, values: &mut Values, _ticks_per_second: u64) {
     for line in text.lines() {
@@ -241,6 +260,19 @@ mod tests {
     }
 
     #[test]
+    fn of_the_many_counters_of_memory_four_are_told() {
+        let text = "nr_free_pages 9\npswpin 3\npgmajfault 7\npgmajfault_x 8\noom_kill 1\n";
+        let found = values(vmstat, text);
+        let row = |metric, value| (metric, String::new(), value);
+        let expected = [
+            row(Metric::HostVmstatPgmajfault, 7),
+            row(Metric::HostVmstatPswpin, 3),
+            row(Metric::HostVmstatOomKill, 1),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
     fn disks_are_told_and_partitions_are_not() {
         let line = |name: &str| format!(" 8 0 {name} 1 0 8 2 3 0 16 4 5 6 7\n");
         let text: String = ["sda", "sda1", "nvme0n1", "nvme0n1p2", "dm-0", "loop3"]
@@ -260,7 +292,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in any::<String>()) {
-            for parse in [stat, meminfo, loadavg, diskstats, psi_cpu] {
+            for parse in [stat, meminfo, loadavg, vmstat, diskstats, psi_cpu] {
                 values(parse, &text);
             }
         }

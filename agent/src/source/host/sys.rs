@@ -4,6 +4,7 @@ use std::path::Path;
 
 use plimsoll_model::{Bandwidth, ByteSize, Metric};
 
+use super::mounts;
 use super::parse::kib;
 use crate::look::Values;
 
@@ -27,21 +28,17 @@ const HUGE_PAGES: [(&str, Metric); 3] = [
     ("resv_hugepages", Metric::HostHugepagesResv),
 ];
 
-/// File systems that hold files, and are not views of the kernel.
-const REAL_FILE_SYSTEMS: [&str; 12] = [
-    "ext2",
-    "ext3",
-    "ext4",
-    "xfs",
-    "btrfs",
-    "zfs",
-    "nfs",
-    "nfs4",
-    "ceph",
-    "fuse.glusterfs",
-    "gfs2",
-    "ocfs2",
+/// File below `sys/kernel/mm/ksm`, metric.
+const KSM: [(&str, Metric); 5] = [
+    ("pages_shared", Metric::HostKsmShared),
+    ("pages_sharing", Metric::HostKsmSharing),
+    ("pages_unshared", Metric::HostKsmUnshared),
+    ("pages_volatile", Metric::HostKsmVolatile),
+    ("full_scans", Metric::HostKsmFullScans),
 ];
+
+/// Where the control groups of guests lie.
+const SLICE: &str = "sys/fs/cgroup/machine.slice";
 
 /// What there is to read.
 #[derive(Debug, Default)]
@@ -92,17 +89,15 @@ fn numbered(path: &Path, prefix: &str, suffix: &str) -> Vec<u32> {
 
 impl Entries {
     pub(super) fn relist(&mut self, root: &Path) {
-        // Taps of guests are told as their guests' cards.
-        let of_a_guest = |name: &String| name.starts_with("vnet") || name.starts_with("tap");
-        self.interfaces = names(&root.join("sys/class/net"));
-        self.interfaces
-            .retain(|name| name != "lo" && !of_a_guest(name));
+        self.interfaces = interfaces(root);
         self.numa_nodes = numbered(&root.join("sys/devices/system/node"), "node", "");
         self.huge_page_sizes_kib =
             numbered(&root.join("sys/kernel/mm/hugepages"), "hugepages-", "kB");
         self.cpus = numbered(&root.join("sys/devices/system/cpu"), "cpu", "");
-        let mounts = text(&root.join("proc/self/mounts")).unwrap_or_default();
-        self.mounts = mount_points(&mounts);
+        let mut mounts = mounts::list(root);
+        // Those of the network are asked apart: one that hangs would silence the host.
+        mounts.retain(|mount| mounts::is_shared(&mount.kind) == Some(false));
+        self.mounts = mounts.into_iter().map(|mount| mount.mount).collect();
     }
 
     pub(super) fn read(&self, root: &Path, values: &mut Values) {
@@ -129,6 +124,9 @@ impl Entries {
         for node in &self.numa_nodes {
             let path = root.join(format!("sys/devices/system/node/node{node}/meminfo"));
             read_numa_node(&text(&path).unwrap_or_default(), *node, values);
+            for size in &self.huge_page_sizes_kib {
+                read_numa_pages(root, *node, *size, values);
+            }
         }
         for size in &self.huge_page_sizes_kib {
             let path = root.join(format!("sys/kernel/mm/hugepages/hugepages-{size}kB"));
@@ -139,8 +137,69 @@ impl Entries {
             }
         }
         for mount in &self.mounts {
-            read_mount(root, mount, values);
+            let path = root.join(mount.trim_start_matches('/'));
+            if let Some(told) = mounts::room(&path) {
+                mounts::put(mount, told, values);
+            }
         }
+        for (file, metric) in KSM {
+            if let Some(value) = number(&root.join("sys/kernel/mm/ksm").join(file)) {
+                values.whole(metric, value);
+            }
+        }
+        read_slice(&root.join(SLICE), values);
+    }
+}
+
+/// Lists the interfaces of the host; taps of guests are told as their guests' cards.
+pub(super) fn interfaces(root: &Path) -> Vec<String> {
+    let of_a_guest = |name: &String| name.starts_with("vnet") || name.starts_with("tap");
+    let mut names = names(&root.join("sys/class/net"));
+    names.retain(|name| name != "lo" && !of_a_guest(name));
+    names
+}
+
+fn read_numa_pages(root: &Path, node: u32, size_kib: u32, values: &mut Values) {
+    let path = root.join(format!(
+        "sys/devices/system/node/node{node}/hugepages/hugepages-{size_kib}kB"
+    ));
+    for (file, metric) in [
+        ("nr_hugepages", Metric::HostHugepagesNumaTotal),
+        ("free_hugepages", Metric::HostHugepagesNumaFree),
+    ] {
+        if let Some(pages) = number(&path.join(file)) {
+            values.named(metric, &format!("{node}:{size_kib}"), pages);
+        }
+    }
+}
+
+/// Reads what all guests take together; absent where guests have no control groups of the second kind.
+fn read_slice(slice: &Path, values: &mut Values) {
+    let stat = text(&slice.join("cpu.stat")).unwrap_or_default();
+    for (name, metric) in [
+        ("usage_usec", Metric::HostSliceQemuCpuUsage),
+        ("throttled_usec", Metric::HostSliceQemuCpuThrottled),
+    ] {
+        let line = stat.lines().find_map(|line| line.strip_prefix(name));
+        if let Some(us) = line.and_then(|us| us.trim().parse::<u64>().ok()) {
+            values.whole(metric, us.saturating_mul(1_000));
+        }
+    }
+    if let Some(bytes) = number(&slice.join("memory.current")) {
+        values.whole(Metric::HostSliceQemuMemCurrent, bytes);
+    }
+    let Some(io) = text(&slice.join("io.stat")).filter(|io| !io.is_empty()) else {
+        return;
+    };
+    for (name, metric) in [
+        ("rbytes=", Metric::HostSliceQemuIoRdBytes),
+        ("wbytes=", Metric::HostSliceQemuIoWrBytes),
+        ("rios=", Metric::HostSliceQemuIoRdOps),
+        ("wios=", Metric::HostSliceQemuIoWrOps),
+    ] {
+        let of_all = io.split_ascii_whitespace();
+        let numbers = of_all.filter_map(|word| word.strip_prefix(name)?.parse::<u64>().ok());
+        values.whole(metric, numbers.fold(0, u64::saturating_add));
     }
 }
 
@@ -190,34 +249,5 @@ fn read_numa_node(text: &str, node: u32, values: &mut Values) {
         if let Some(kib) = kib(rest) {
             values.indexed(metric, node, ByteSize::from_kib(kib).bytes());
         }
-    }
-}
-
-fn mount_points(mounts: &str) -> Vec<String> {
-    let mut points = Vec::new();
-    for line in mounts.lines() {
-        let mut fields = line.split_ascii_whitespace();
-        if let (Some(_), Some(point), Some(kind)) = (fields.next(), fields.next(), fields.next())
-            && REAL_FILE_SYSTEMS.contains(&kind)
-            && points.len() < ENTRIES_MAX
-        {
-            points.push(point.to_owned());
-        }
-    }
-    points.sort_unstable();
-    points.dedup();
-    points
-}
-
-fn read_mount(root: &Path, mount: &str, values: &mut Values) {
-    let path = root.join(mount.trim_start_matches('/'));
-    // A directory only: asking a bind-mounted file would tell the same file system again.
-    if !path.is_dir() {
-        return;
-    }
-    if let Ok(told) = rustix::fs::statvfs(&path) {
-        let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
-        values.named(Metric::HostFsSize, mount, bytes(told.f_blocks));
-        values.named(Metric::HostFsAvail, mount, bytes(told.f_bavail));
     }
 }

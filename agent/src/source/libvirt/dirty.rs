@@ -1,25 +1,17 @@
-//! Dirty rates: when a domain is measured, and what a measurement is worth.
-//!
-//! A result is taken only if it is proven to be that of the measurement just started; libvirt shows
-//! the result of last week just as readily.
+//! Dirty rates: when a domain is measured and by whom, and what a measurement is worth. How it is done
+//! is told in [`crate::measure`].
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use plimsoll_libvirt::{
-    CallError, Connection, DirtyRateMode, DomainRef, StatsFlags, StatsGroups, TypedParams,
-};
-use plimsoll_model::{
-    ByteSize, Clock, DirtyRate, Metric, Monotonic, Subject, Sweep, UnixMillis, Window,
-};
+use plimsoll_libvirt::{Connection, DomainRef};
+use plimsoll_model::{ByteSize, DirtyRate, Metric, Monotonic, Subject, Sweep, UnixMillis, Window};
 
+use crate::config::{Access, Dirty, Libvirt};
+use crate::errand;
 use crate::look::Values;
+use crate::measure::{self, MeasureError, Measured, Sampling};
 
-const STATUS_MEASURED: i64 = 2;
-/// Samples that QEMU takes of each GiB when libvirt asks.
-const SAMPLES_PER_GIB: u128 = 512;
-const START_DEADLINE: Duration = Duration::from_secs(5);
-const RESULT_LOOKS: u32 = 8;
-const RESULT_PAUSE: Duration = Duration::from_millis(250);
 /// Least dirty memory from which a fit is made.
 const FIT_BYTES_MIN: u64 = 4 << 20;
 
@@ -41,16 +33,8 @@ pub(super) struct Order {
     pub(super) started: UnixMillis,
 }
 
-/// What a measurement gave.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// A rate, and when the measurement ended.
-    Measured(DirtyRate, UnixMillis),
-    /// A result that is not proven to be of this measurement.
-    NotOurs,
-    /// No result.
-    Failed(CallError),
-}
+/// What a measurement gave, and when it ended.
+pub(super) type Outcome = Result<(Measured, UnixMillis), MeasureError>;
 
 impl Plan {
     /// When the domain should be measured next; at once if it never was.
@@ -96,81 +80,64 @@ impl Plan {
     }
 }
 
+/// Who measures.
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    /// The agent itself.
+    Own(Sampling),
+    /// The helper behind a socket.
+    Helper(PathBuf),
+}
+
+/// Returns who may measure; absent if nobody may.
+pub(super) fn way(libvirt: &Libvirt, dirty: &Dirty) -> Option<Way> {
+    if let Some(socket) = &dirty.helper {
+        return Some(Way::Helper(socket.clone()));
+    }
+    let sampling = dirty.sample_pages.map_or(Sampling::Libvirt, Sampling::Qmp);
+    (libvirt.access == Access::ReadWrite).then_some(Way::Own(sampling))
+}
+
 /// Measures one domain once.
 pub(super) async fn measure(
-    connection: Connection,
-    order: Order,
-    deadline: Duration,
-    clock: std::sync::Arc<dyn Clock>,
-) -> Outcome {
-    match attempt(&connection, &order, deadline).await {
-        Ok(Some(rate)) => Outcome::Measured(rate, clock.now()),
-        Ok(None) => Outcome::NotOurs,
-        Err(error) => Outcome::Failed(error),
-    }
-}
-
-async fn attempt(
     connection: &Connection,
     order: &Order,
+    way: &Way,
     deadline: Duration,
-) -> Result<Option<DirtyRate>, CallError> {
-    let look = || {
-        connection.domain_stats(
-            &order.domain,
-            StatsGroups::DIRTYRATE,
-            StatsFlags::NOWAIT,
-            deadline,
-        )
-    };
-    let before = look().await?.i64("dirtyrate.calc_start_time");
-    let seconds = order.window.as_secs();
-    let asked = u8::try_from(seconds).unwrap_or(60);
-    connection
-        .start_dirty_rate_calc(
-            &order.domain,
-            asked,
-            DirtyRateMode::PageSampling,
-            START_DEADLINE,
-        )
-        .await?;
-    tokio::time::sleep(order.window).await;
-    for _ in 0..RESULT_LOOKS {
-        tokio::time::sleep(RESULT_PAUSE).await;
-        if let Some(rate) = proven(&look().await?, before, seconds) {
-            return Ok(Some(rate));
+) -> Result<Measured, MeasureError> {
+    match way {
+        Way::Helper(socket) => errand::ask(socket, order.domain.uuid, order.window).await,
+        Way::Own(sampling) => {
+            let asked = measure::Order {
+                domain: &order.domain,
+                window: order.window,
+                sampling: *sampling,
+                deadline,
+            };
+            measure::measure(connection, &asked).await
         }
     }
-    Ok(None)
-}
-
-/// Takes a result that was measured, over the window asked for, and began after the one before.
-fn proven(params: &TypedParams, before: Option<i64>, seconds: u64) -> Option<DirtyRate> {
-    let measured = params.i64("dirtyrate.calc_status") == Some(STATUS_MEASURED);
-    let asked = params.u64("dirtyrate.calc_period") == Some(seconds);
-    let started = params.i64("dirtyrate.calc_start_time");
-    if !measured || !asked || started.is_none() || started == before {
-        return None;
-    }
-    params
-        .u64("dirtyrate.megabytes_per_second")
-        .map(DirtyRate::from_mib_per_second)
 }
 
 /// Renders a measurement as readings.
 pub(super) fn sweep(
     subject: Subject,
-    (order, rate): (&Order, DirtyRate),
+    (order, measured): (&Order, &Measured),
     ended: UnixMillis,
     memory: Option<ByteSize>,
 ) -> Option<Sweep> {
     let width_ms = u32::try_from(order.window.as_millis()).unwrap_or(u32::MAX);
     let mut values = Values::default();
+    let rate = measured.rate;
     values.indexed(Metric::VmDirtyRate, width_ms, rate.bytes_per_second());
-    values.indexed(Metric::VmDirtyMode, width_ms, 0);
+    values.indexed(Metric::VmDirtyMode, width_ms, measured.mode);
+    values.indexed(Metric::VmDirtyStatus, width_ms, measured.status);
+    let pages_per_gib = u64::from(measured.pages_per_gib);
+    values.indexed(Metric::VmDirtySamplePages, width_ms, pages_per_gib);
     let started = u64::try_from(order.started.millis()).unwrap_or(0);
     values.indexed(Metric::VmDirtyStartedAt, width_ms, started);
-    if let Some(sd) = memory.and_then(|memory| sample_sd(rate, order.window, memory)) {
+    let spread = |memory| sample_sd(measured, order.window, memory);
+    if let Some(sd) = memory.and_then(spread) {
         values.indexed(Metric::VmDirtySampleSd, width_ms, sd);
     }
     values.sweep(
@@ -183,14 +150,14 @@ pub(super) fn sweep(
 }
 
 /// Returns the standard deviation that drawing pages and cutting to whole MiB/s explain.
-fn sample_sd(rate: DirtyRate, window: Duration, memory: ByteSize) -> Option<u64> {
+fn sample_sd(measured: &Measured, window: Duration, memory: ByteSize) -> Option<u64> {
     let memory = u128::from(memory.bytes());
     let window_ms = window.as_millis();
     if memory == 0 || window_ms == 0 {
         return None;
     }
-    let dirty = (u128::from(rate.bytes_per_second()) * window_ms / 1_000).min(memory);
-    let samples = ((SAMPLES_PER_GIB * memory) >> 30).max(1);
+    let dirty = (u128::from(measured.rate.bytes_per_second()) * window_ms / 1_000).min(memory);
+    let samples = ((u128::from(measured.pages_per_gib) * memory) >> 30).max(1);
     // No page found dirty is not proof of none: at least half a sample's worth is unknown.
     let dirty = dirty.max(memory / samples / 2).min(memory);
     let drawing = (dirty * (memory - dirty) / samples).isqrt() * 1_000 / window_ms;
@@ -226,48 +193,9 @@ pub(super) fn fit(turn: &[(Duration, u64)]) -> Values {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_libvirt::TypedValue;
-
     use super::*;
 
     const MIB: u64 = 1 << 20;
-
-    fn result(status: i32, period: i32, start: i64) -> TypedParams {
-        TypedParams::new(vec![
-            ("dirtyrate.calc_status".to_owned(), TypedValue::Int(status)),
-            ("dirtyrate.calc_period".to_owned(), TypedValue::Int(period)),
-            (
-                "dirtyrate.calc_start_time".to_owned(),
-                TypedValue::Long(start),
-            ),
-            (
-                "dirtyrate.megabytes_per_second".to_owned(),
-                TypedValue::Long(7),
-            ),
-        ])
-    }
-
-    #[test]
-    fn only_a_result_that_is_proven_to_be_ours_is_taken() {
-        let ours = Some(DirtyRate::from_mib_per_second(7));
-        assert_eq!(proven(&result(2, 1, 100), Some(90), 1), ours);
-        assert_eq!(proven(&result(2, 1, 100), None, 1), ours);
-        assert_eq!(
-            proven(&result(2, 1, 100), Some(100), 1),
-            None,
-            "last week's"
-        );
-        assert_eq!(
-            proven(&result(2, 5, 100), Some(90), 1),
-            None,
-            "somebody else's window"
-        );
-        assert_eq!(
-            proven(&result(1, 1, 100), Some(90), 1),
-            None,
-            "still measuring"
-        );
-    }
 
     #[test]
     fn a_turn_goes_through_all_windows_and_then_rests() {
@@ -328,13 +256,18 @@ mod tests {
     #[test]
     fn the_noise_of_sampling_is_about_what_was_measured() {
         let memory = ByteSize::from_mib(512);
-        let sd = sample_sd(
-            DirtyRate::from_mib_per_second(20),
-            Duration::from_secs(1),
-            memory,
-        )
-        .unwrap();
+        let sd = |pages_per_gib| {
+            let measured = Measured {
+                rate: DirtyRate::from_mib_per_second(20),
+                pages_per_gib,
+                mode: 0,
+                status: 2,
+            };
+            sample_sd(&measured, Duration::from_secs(1), memory).unwrap()
+        };
         // sqrt(20 * 492 / 256) = 6.2 MiB/s.
-        assert!((6 * MIB..7 * MIB).contains(&sd), "{sd}");
+        assert!((6 * MIB..7 * MIB).contains(&sd(512)), "{}", sd(512));
+        // A fifth or so of it with 32 times the samples; the whole MiB/s keeps the rest.
+        assert!((MIB..2 * MIB).contains(&sd(16_384)), "{}", sd(16_384));
     }
 }

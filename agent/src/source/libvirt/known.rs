@@ -8,6 +8,7 @@ use plimsoll_model::{DomainFacts, DomainId, Incarnation, Monotonic, NodeId, Subj
 
 use super::migration::Migration;
 use super::table::Shape;
+use super::xml::Throttle;
 
 const QUARANTINE_MIN: Duration = Duration::from_secs(60);
 const QUARANTINE_MAX: Duration = Duration::from_secs(600);
@@ -21,11 +22,17 @@ pub(super) struct Known {
     pub(super) incarnation: Incarnation,
     pub(super) facts: Option<DomainFacts>,
     pub(super) macs: HashMap<String, String>,
+    /// What its disks are held to.
+    pub(super) throttles: Vec<Throttle>,
+    /// Size of its disks on the node alone, where it was read.
+    pub(super) local_disk_bytes: Option<u64>,
     pub(super) running: bool,
     /// Whether a call for statistics is under way.
     pub(super) busy: bool,
     /// Whether a call about its job is under way.
     pub(super) job_busy: bool,
+    /// Whether it is known if it had a job when it was met; a migration may have begun unheard.
+    pub(super) job_known: bool,
     shape: Shape,
     quarantined_until: Option<Monotonic>,
     penalty: Duration,
@@ -33,6 +40,8 @@ pub(super) struct Known {
     pub(super) dirty: super::dirty::Plan,
     /// When its memory is next looked through; at once if it never was.
     pub(super) touched_due: Option<Monotonic>,
+    /// When its process is next looked at; at once if it never was.
+    pub(super) survey_due: Option<Monotonic>,
 }
 
 impl Known {
@@ -49,15 +58,19 @@ impl Known {
             incarnation,
             facts: None,
             macs: HashMap::new(),
+            throttles: Vec::new(),
+            local_disk_bytes: None,
             running: false,
             busy: false,
             job_busy: false,
+            job_known: false,
             shape: Shape::default(),
             quarantined_until: None,
             penalty: QUARANTINE_MIN,
             migration: None,
             dirty: super::dirty::Plan::default(),
             touched_due: None,
+            survey_due: None,
         }
     }
 
@@ -96,9 +109,19 @@ impl Known {
         self.penalty = QUARANTINE_MIN;
     }
 
+    /// Counts the virtual processors that are bound to processors of the node.
+    pub(super) fn bound_vcpus(&self) -> u64 {
+        let facts = self.facts.as_ref();
+        let pinning = facts.and_then(|facts| facts.hardware.pinning.as_ref());
+        let is_bound = pinning.is_some_and(|pinning| pinning.cpus.is_some());
+        let count = facts.and_then(|facts| facts.vcpu_count).unwrap_or(0);
+        if is_bound { u64::from(count) } else { 0 }
+    }
+
     /// Whether a measurement would disturb nothing.
     pub(super) fn may_be_measured(&self, now: Monotonic) -> bool {
         self.running
+            && self.job_known
             && self.migration.is_none()
             && self.facts.is_some()
             && !self.is_quarantined(now)
@@ -132,6 +155,27 @@ mod tests {
         assert!(!known.reshape([None; 4]));
         assert!(known.reshape([Some(1), Some(2), Some(1), None]));
         assert!(!known.reshape([Some(1), Some(2), Some(1), Some(1)]));
+    }
+
+    #[test]
+    fn a_domain_is_not_measured_before_it_is_known_whether_it_has_a_job() {
+        let mut known = known();
+        let facts = super::super::xml::domain(
+            "<domain type='kvm'><name>a</name></domain>",
+            super::super::xml::About {
+                domain: known.id,
+                node: known.node,
+                incarnation: known.incarnation,
+            },
+        );
+        known.facts = facts.map(|described| described.facts);
+        known.running = true;
+        let now = Monotonic::from_duration(Duration::from_secs(1));
+        assert!(!known.may_be_measured(now));
+        known.job_known = true;
+        assert!(known.may_be_measured(now));
+        known.running = false;
+        assert!(!known.may_be_measured(now), "paused");
     }
 
     #[test]

@@ -4,7 +4,6 @@ mod act;
 mod hear;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +16,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::known::Known;
-use super::{Guests, dirty, process};
+use super::{Guests, Hypervisor, dirty, process, storage, xml};
 use crate::look::{Look, Values};
+use crate::source::slow::SlowPaths;
 
 /// Calls for statistics in flight; one place of the connection stays free for jobs and events.
 const STATS_IN_FLIGHT: usize = 3;
@@ -31,13 +31,14 @@ const JOB_DEADLINE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Done {
     Listed(Result<Vec<DomainRef>, CallError>),
-    Described(DomainId, Result<String, CallError>),
+    Described(DomainId, Result<Option<Box<xml::Described>>, CallError>),
     Counted(DomainId, Window, Duration, Result<TypedParams, CallError>),
     Job(DomainId, Window, Option<u32>, Result<JobStats, CallError>),
     Limits(DomainId, Limits),
     Measured(DomainId, dirty::Order, dirty::Outcome),
-    Touched(DomainId, Window, Option<u64>),
-    Host(Option<String>, Option<u64>, Option<u64>, Option<NodeInfo>),
+    /// What /proc tells of a domain's process.
+    Process(DomainId, Window, Values),
+    Host(Box<Hypervisor>, Option<NodeInfo>),
 }
 
 /// What libvirt holds a migration to; absent where it does not say.
@@ -45,6 +46,18 @@ pub(super) enum Done {
 pub(super) struct Limits {
     downtime_ms: Option<u64>,
     bandwidth: Option<Bandwidth>,
+}
+
+/// The one list of domains that may be under way.
+#[derive(Debug, Default)]
+struct Listing {
+    is_under_way: bool,
+    /// Whether something happened meanwhile that the list may not show.
+    is_old: bool,
+    /// Whether the last one was given up; the daemon may still work on it.
+    was_given_up: bool,
+    /// Why it last failed, once that was told.
+    told: Option<String>,
 }
 
 /// Bandwidth from which libvirt means that there is no cap.
@@ -57,6 +70,8 @@ pub(super) struct Session<'a> {
     boot: BootId,
     domains: HashMap<DomainId, Known>,
     calls: JoinSet<Done>,
+    listing: Listing,
+    slow: SlowPaths,
     places: Arc<Semaphore>,
     measuring: usize,
     rounds: u32,
@@ -71,9 +86,11 @@ impl<'a> Session<'a> {
         Self {
             guests,
             connection,
-            boot: process::boot_id(Path::new("/")).unwrap_or_else(BootId::random),
+            boot: process::boot_id(&guests.root).unwrap_or_else(BootId::random),
             domains: HashMap::new(),
             calls: JoinSet::new(),
+            listing: Listing::default(),
+            slow: SlowPaths::default(),
             places: Arc::new(Semaphore::new(STATS_IN_FLIGHT)),
             measuring: 0,
             rounds: 0,
@@ -94,8 +111,9 @@ impl<'a> Session<'a> {
         let deadline = self.guests.libvirt.call_deadline;
         let mut events = match self.connection.subscribe(&kinds, deadline).await {
             Ok(events) => events,
-            Err(error) => return crate::spool::chain(&error),
+            Err(error) => return crate::chain::chain(&error),
         };
+        tracing::info!(socket = %super::socket(&self.guests.libvirt).display(), "connected to libvirt");
         self.ask_host();
         let mut ticks = tokio::time::interval(self.guests.config.interval);
         let mut seconds = tokio::time::interval(JOB_EVERY);
@@ -148,16 +166,29 @@ impl<'a> Session<'a> {
             let kind = connection.hypervisor_type(deadline).await.ok();
             let libvirt = connection.lib_version(deadline).await.ok();
             let qemu = connection.hypervisor_version(deadline).await.ok();
-            Done::Host(
+            let capabilities = connection.capabilities_xml(deadline).await.ok();
+            let counter = capabilities.and_then(|xml| xml::time_stamp_counter(&xml));
+            let told = Hypervisor {
                 kind,
-                libvirt,
-                qemu,
-                connection.node_info(deadline).await.ok(),
-            )
+                libvirt_version: libvirt.map(super::version),
+                qemu_version: qemu.map(super::version),
+                tsc_hz: counter.map(|(hz, _)| hz),
+                tsc_scaling: counter.and_then(|(_, scaling)| scaling),
+            };
+            Done::Host(Box::new(told), connection.node_info(deadline).await.ok())
         });
     }
 
+    /// Lists the domains; never while a list is under way or hangs in the daemon.
     pub(super) fn list(&mut self) {
+        if self.listing.is_under_way {
+            self.listing.is_old = true;
+            return;
+        }
+        if self.listing.was_given_up && self.connection.abandoned_calls() > 0 {
+            return;
+        }
+        self.listing.is_under_way = true;
         let (connection, deadline) = (self.connection.clone(), self.deadline());
         self.calls.spawn(async move {
             Done::Listed(
@@ -205,19 +236,41 @@ impl<'a> Session<'a> {
                 u64::try_from(slowest.as_nanos()).unwrap_or(u64::MAX),
             );
         }
-        let promised = self
-            .domains
-            .values()
-            .filter_map(|known| known.facts.as_ref());
-        let (mut vcpus, mut memory) = (0_u64, 0_u64);
-        for facts in promised {
-            vcpus = vcpus.saturating_add(u64::from(facts.vcpu_count.unwrap_or(0)));
-            memory = memory.saturating_add(facts.memory_max.map_or(0, |size| size.bytes()));
-        }
+        self.tell_promises(&mut values);
+        let subject = plimsoll_model::Subject::Node(self.guests.node);
+        self.look
+            .sweeps
+            .extend(values.sweep(subject, Window::between(now, now)));
+    }
+
+    /// Tells what the guests were promised, and what may be promised.
+    fn tell_promises(&self, values: &mut Values) {
+        let sum = |of: &dyn Fn(&Known) -> Option<u64>| -> Option<u64> {
+            let mut promised = self.domains.values().map(of);
+            promised.try_fold(0_u64, |sum, one| sum.checked_add(one?))
+        };
         // A sum over guests that are not all described yet would be too small.
         if self.rounds > 0 && self.domains.values().all(|known| known.facts.is_some()) {
-            values.whole(Metric::HostAllocVcpuUsed, vcpus);
-            values.whole(Metric::HostAllocMemUsed, memory);
+            let vcpus =
+                sum(&|known| Some(u64::from(known.facts.as_ref()?.vcpu_count.unwrap_or(0))));
+            let memory = sum(&|known| {
+                let size = known.facts.as_ref()?.memory_max;
+                Some(size.map_or(0, |size| size.bytes()))
+            });
+            let bound = sum(&|known| Some(known.bound_vcpus()));
+            for (metric, value) in [
+                (Metric::HostAllocVcpuUsed, vcpus),
+                (Metric::HostAllocMemUsed, memory),
+                (Metric::HostAllocPcpuUsed, bound),
+                (
+                    Metric::HostAllocDiskUsed,
+                    sum(&|known| known.local_disk_bytes),
+                ),
+            ] {
+                if let Some(value) = value {
+                    values.whole(metric, value);
+                }
+            }
         }
         if let Some(host) = &self.host {
             values.whole(Metric::HostAllocVcpuTotal, u64::from(host.cpus));
@@ -235,10 +288,26 @@ impl<'a> Session<'a> {
             values.whole(Metric::HostAllocMemReserved, told.reserved_memory.bytes());
             values.whole(Metric::HostAllocMemRatio, told.memory_ratio.millionths());
         }
-        let subject = plimsoll_model::Subject::Node(self.guests.node);
-        self.look
-            .sweeps
-            .extend(values.sweep(subject, Window::between(now, now)));
+        let promises = &self.guests.config.promises;
+        let told = [
+            (
+                Metric::HostAllocPcpuTotal,
+                promises.dedicated_cpu_count.map(u64::from),
+            ),
+            (
+                Metric::HostAllocDiskRatio,
+                promises.disk_ratio.map(|ratio| ratio.millionths()),
+            ),
+            (
+                Metric::HostAllocDiskReserved,
+                promises.reserved_disk.map(|size| size.bytes()),
+            ),
+        ];
+        for (metric, value) in told {
+            if let Some(value) = value {
+                values.whole(metric, value);
+            }
+        }
     }
 
     fn fall_back(&mut self, id: DomainId) {
@@ -247,7 +316,7 @@ impl<'a> Session<'a> {
         };
         let begin = self.guests.clock.now();
         let mut values = Values::default();
-        process::fallback(Path::new("/"), &known.domain, &mut values);
+        process::fallback(&self.guests.root, &known.domain, &mut values);
         let window = Window::between(begin, self.guests.clock.now());
         self.look
             .sweeps
@@ -258,6 +327,7 @@ impl<'a> Session<'a> {
         let mut groups = StatsGroups::STATE | StatsGroups::BALLOON | StatsGroups::INTERFACE;
         if dear {
             groups = groups | StatsGroups::CPU_TOTAL | StatsGroups::VCPU | StatsGroups::BLOCK;
+            groups = groups | StatsGroups::PERF;
         }
         let (connection, deadline) = (self.connection.clone(), self.deadline());
         let (clock, places) = (Arc::clone(&self.guests.clock), Arc::clone(&self.places));
@@ -275,15 +345,49 @@ impl<'a> Session<'a> {
     }
 
     fn describe(&mut self, id: DomainId, domain: DomainRef) {
+        let Some(known) = self.domains.get(&id) else {
+            return;
+        };
+        let about = xml::About {
+            domain: id,
+            node: known.node,
+            incarnation: known.incarnation,
+        };
         let (connection, deadline) = (self.connection.clone(), self.deadline());
-        let places = Arc::clone(&self.places);
+        let (places, slow) = (Arc::clone(&self.places), self.slow.clone());
+        let root = self.guests.root.clone();
         self.calls.spawn(async move {
             let place = places.acquire_owned().await;
             let result = connection
                 .domain_xml(&domain, XmlFlags::NONE, deadline)
                 .await;
             drop(place);
+            let mut result = result.map(|text| xml::domain(&text, about).map(Box::new));
+            if let Ok(Some(described)) = &mut result {
+                let xml::Described { files, facts, .. } = &mut **described;
+                storage::tell(&root, files, &mut facts.disks, &slow).await;
+            }
             Done::Described(id, result)
+        });
+    }
+
+    /// Looks whether a domain that was just met has a job already, in the queue of the statistics. Asked
+    /// of those only that answer: one that hangs may not hold two calls.
+    pub(super) fn look_for_job(&mut self, id: DomainId) {
+        let Some(known) = self.domains.get_mut(&id).filter(|known| !known.job_busy) else {
+            return;
+        };
+        known.job_busy = true;
+        let (connection, domain) = (self.connection.clone(), known.domain.clone());
+        let (clock, places) = (Arc::clone(&self.guests.clock), Arc::clone(&self.places));
+        self.calls.spawn(async move {
+            let place = places.acquire_owned().await;
+            let begin = clock.now();
+            let result = connection
+                .job_stats(&domain, JobStatsFlags::NONE, JOB_DEADLINE)
+                .await;
+            drop(place);
+            Done::Job(id, Window::between(begin, clock.now()), None, result)
         });
     }
 
@@ -332,7 +436,7 @@ impl<'a> Session<'a> {
     /// Returns what is known of a domain; gets to know it at first sight.
     pub(super) fn meet(&mut self, domain: &DomainRef) -> Option<DomainId> {
         let id = DomainId::from_bytes(domain.uuid).ok()?;
-        let seen = process::incarnation(Path::new("/"), self.boot, domain);
+        let seen = process::incarnation(&self.guests.root, self.boot, domain);
         let same = self.domains.get(&id).is_some_and(|known| {
             // A process that cannot be seen is told apart by libvirt's number, within this connection; a
             // domain that just stopped has none, and is still the one whose migration is under way.
@@ -353,3 +457,6 @@ impl<'a> Session<'a> {
         Some(id)
     }
 }
+
+#[cfg(test)]
+mod tests;

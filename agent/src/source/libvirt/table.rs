@@ -27,14 +27,67 @@ const WHOLE: [(&str, Metric, u64); 12] = [
     ("balloon.usable", Metric::VmMemGuestUsable, KIB),
 ];
 
-const GUEST: [(&str, Metric, u64); 2] = [
+const GUEST: [(&str, Metric, u64); 10] = [
     ("balloon.unused", Metric::VmMemGuestUnused, KIB),
     ("balloon.disk_caches", Metric::VmMemGuestDiskCaches, KIB),
+    ("balloon.swap_in", Metric::VmMemSwapIn, KIB),
+    ("balloon.swap_out", Metric::VmMemSwapOut, KIB),
+    ("balloon.major_fault", Metric::VmMemMajorFault, 1),
+    ("balloon.minor_fault", Metric::VmMemMinorFault, 1),
+    ("balloon.hugetlb_pgalloc", Metric::VmMemHugetlbPgalloc, 1),
+    ("balloon.hugetlb_pgfail", Metric::VmMemHugetlbPgfail, 1),
+    ("cpu.haltpoll.success.time", Metric::VmCpuHaltpollSuccess, 1),
+    ("cpu.haltpoll.fail.time", Metric::VmCpuHaltpollFail, 1),
 ];
 
-const VCPU: [(&str, Metric); 2] = [("time", Metric::VmVcpuTime), ("delay", Metric::VmVcpuDelay)];
+/// Events of processors; there only where they were switched on.
+const PERF: [(&str, Metric, u64); 22] = [
+    ("perf.cmt", Metric::VmPerfCmt, 1),
+    ("perf.mbmt", Metric::VmPerfMbmt, 1),
+    ("perf.mbml", Metric::VmPerfMbml, 1),
+    ("perf.cpu_cycles", Metric::VmPerfCpuCycles, 1),
+    ("perf.instructions", Metric::VmPerfInstructions, 1),
+    ("perf.cache_references", Metric::VmPerfCacheReferences, 1),
+    ("perf.cache_misses", Metric::VmPerfCacheMisses, 1),
+    (
+        "perf.branch_instructions",
+        Metric::VmPerfBranchInstructions,
+        1,
+    ),
+    ("perf.branch_misses", Metric::VmPerfBranchMisses, 1),
+    ("perf.bus_cycles", Metric::VmPerfBusCycles, 1),
+    (
+        "perf.stalled_cycles_frontend",
+        Metric::VmPerfStalledCyclesFrontend,
+        1,
+    ),
+    (
+        "perf.stalled_cycles_backend",
+        Metric::VmPerfStalledCyclesBackend,
+        1,
+    ),
+    ("perf.ref_cpu_cycles", Metric::VmPerfRefCpuCycles, 1),
+    ("perf.cpu_clock", Metric::VmPerfCpuClock, 1),
+    ("perf.task_clock", Metric::VmPerfTaskClock, 1),
+    ("perf.page_faults", Metric::VmPerfPageFaults, 1),
+    ("perf.context_switches", Metric::VmPerfContextSwitches, 1),
+    ("perf.cpu_migrations", Metric::VmPerfCpuMigrations, 1),
+    ("perf.page_faults_min", Metric::VmPerfPageFaultsMin, 1),
+    ("perf.page_faults_maj", Metric::VmPerfPageFaultsMaj, 1),
+    ("perf.alignment_faults", Metric::VmPerfAlignmentFaults, 1),
+    ("perf.emulation_faults", Metric::VmPerfEmulationFaults, 1),
+];
 
-const BLOCK: [(&str, Metric); 11] = [
+/// The names that end in `sum` are QEMU's own and may change with it; one that does is absent.
+const VCPU: [(&str, Metric); 5] = [
+    ("time", Metric::VmVcpuTime),
+    ("delay", Metric::VmVcpuDelay),
+    ("wait", Metric::VmVcpuWait),
+    ("exits.sum", Metric::VmVcpuExits),
+    ("halt_exits.sum", Metric::VmVcpuHaltExits),
+];
+
+const BLOCK: [(&str, Metric); 12] = [
     ("rd.reqs", Metric::VmBlockRdReqs),
     ("rd.bytes", Metric::VmBlockRdBytes),
     ("rd.times", Metric::VmBlockRdTime),
@@ -46,6 +99,7 @@ const BLOCK: [(&str, Metric); 11] = [
     ("capacity", Metric::VmBlockCapacity),
     ("allocation", Metric::VmBlockAllocation),
     ("physical", Metric::VmBlockPhysical),
+    ("threshold", Metric::VmBlockThreshold),
 ];
 
 const NET: [(&str, Metric); 8] = [
@@ -60,7 +114,7 @@ const NET: [(&str, Metric); 8] = [
 ];
 
 /// Field of a job, metric, factor.
-const JOB: [(&str, Metric, u64); 17] = [
+const JOB: [(&str, Metric, u64); 27] = [
     ("operation", Metric::VmMigOperation, 1),
     ("memory_iteration", Metric::VmMigIteration, 1),
     ("time_elapsed", Metric::VmMigElapsed, 1),
@@ -79,12 +133,26 @@ const JOB: [(&str, Metric, u64); 17] = [
     ("downtime_net", Metric::VmMigDowntimeExpected, 1),
     // Percent become millionths.
     ("auto_converge_throttle", Metric::VmMigThrottle, 10_000),
+    ("disk_total", Metric::VmMigDiskTotal, 1),
+    ("disk_processed", Metric::VmMigDiskProcessed, 1),
+    ("disk_remaining", Metric::VmMigDiskRemaining, 1),
+    ("disk_bps", Metric::VmMigDiskBps, 1),
+    ("compression_cache", Metric::VmMigCompressionCache, 1),
+    ("compression_bytes", Metric::VmMigCompressionBytes, 1),
+    ("compression_pages", Metric::VmMigCompressionPages, 1),
+    (
+        "compression_cache_misses",
+        Metric::VmMigCompressionCacheMisses,
+        1,
+    ),
+    ("compression_overflow", Metric::VmMigCompressionOverflow, 1),
+    ("vfio_data_transferred", Metric::VmMigVfioTransferred, 1),
 ];
 
 /// Turns statistics of a domain into values; cards are named by hardware address where `macs` knows
 /// the interface.
 pub(super) fn stats(params: &TypedParams, macs: &HashMap<String, String>, values: &mut Values) {
-    for (field, metric, factor) in WHOLE.iter().chain(&GUEST) {
+    for (field, metric, factor) in WHOLE.iter().chain(&GUEST).chain(&PERF) {
         put(params, field, *metric, *factor, values);
     }
     // Zero means that no driver in the guest ever told anything.
@@ -99,6 +167,12 @@ pub(super) fn stats(params: &TypedParams, macs: &HashMap<String, String>, values
             ) {
                 values.indexed(metric, part, value);
             }
+        }
+    }
+    for index in 0..count(params, "vcpu.maximum") {
+        let halted = params.bool(&format!("vcpu.{index}.halted"));
+        if let (Some(halted), Ok(part)) = (halted, u32::try_from(index)) {
+            values.indexed(Metric::VmVcpuHalted, part, u64::from(halted));
         }
     }
     for index in 0..count(params, "block.count") {
@@ -138,6 +212,20 @@ pub(super) type Shape = [Option<u64>; SHAPE.len()];
 /// Tells how many parts a domain has.
 pub(super) fn shape(params: &TypedParams) -> Shape {
     SHAPE.map(|field| params.u64(field))
+}
+
+/// Adds up the size of those disks that are told to lie on the node alone; absent if no disk was told.
+pub(super) fn local_disks(params: &TypedParams, is_local: impl Fn(&str) -> bool) -> Option<u64> {
+    let count = params.u64("block.count")?.min(PARTS_MAX);
+    let mut bytes = 0_u64;
+    for index in 0..count {
+        let name = params.str(&format!("block.{index}.name"));
+        if name.is_some_and(&is_local) {
+            let size = params.u64(&format!("block.{index}.capacity"))?;
+            bytes = bytes.saturating_add(size);
+        }
+    }
+    Some(bytes)
 }
 
 /// Estimates the share of memory that was never touched; pages of huge memory are not in the
@@ -245,6 +333,76 @@ mod tests {
             told(values),
             [(Metric::VmMigThrottle, String::new(), 200_000)]
         );
+    }
+
+    #[test]
+    fn a_halted_processor_steal_and_wait_are_told_apart() {
+        let mut values = Values::default();
+        let given = [
+            ("vcpu.maximum", TypedValue::UInt(1)),
+            ("vcpu.0.delay", TypedValue::ULong(7)),
+            ("vcpu.0.wait", TypedValue::ULong(0)),
+            ("vcpu.0.halted", TypedValue::Boolean(true)),
+            ("vcpu.0.exits.cur", TypedValue::ULong(1)),
+            ("vcpu.0.exits.sum", TypedValue::ULong(5)),
+        ];
+        stats(&params(&given), &HashMap::new(), &mut values);
+        let row = |metric, part: &str, value| (metric, part.to_owned(), value);
+        let expected = [
+            row(Metric::VmVcpuMax, "", 1),
+            row(Metric::VmVcpuDelay, "0", 7),
+            row(Metric::VmVcpuWait, "0", 0),
+            row(Metric::VmVcpuHalted, "0", 1),
+            row(Metric::VmVcpuExits, "0", 5),
+        ];
+        assert_eq!(told(values), expected);
+    }
+
+    #[test]
+    fn a_disk_of_the_network_has_no_path_and_is_named_by_its_target() {
+        let mut values = Values::default();
+        let given = [
+            ("block.count", TypedValue::UInt(2)),
+            ("block.0.name", TypedValue::String("vda".to_owned())),
+            ("block.0.rd.reqs", TypedValue::ULong(4)),
+            ("block.0.errors", TypedValue::Long(9)),
+            ("block.1.path", TypedValue::String("/a".to_owned())),
+            ("block.1.rd.reqs", TypedValue::ULong(5)),
+        ];
+        stats(&params(&given), &HashMap::new(), &mut values);
+        let expected = [(Metric::VmBlockRdReqs, "vda".to_owned(), 4)];
+        assert_eq!(told(values), expected);
+    }
+
+    #[test]
+    fn disks_that_other_nodes_reach_take_no_room_here() {
+        let given = params(&[
+            ("block.count", TypedValue::UInt(2)),
+            ("block.0.name", TypedValue::String("vda".to_owned())),
+            ("block.0.capacity", TypedValue::ULong(100)),
+            ("block.1.name", TypedValue::String("vdb".to_owned())),
+            ("block.1.capacity", TypedValue::ULong(7)),
+        ]);
+        assert_eq!(local_disks(&given, |name| name == "vdb"), Some(7));
+        assert_eq!(local_disks(&params(&[]), |_| true), None, "not asked for");
+    }
+
+    #[test]
+    fn compression_devices_and_disks_of_a_job_are_told_only_where_they_are() {
+        let mut values = Values::default();
+        let given = [
+            ("compression_pages", TypedValue::ULong(3)),
+            ("vfio_data_transferred", TypedValue::ULong(9)),
+            ("disk_total", TypedValue::ULong(0)),
+        ];
+        job(&params(&given), &mut values);
+        let row = |metric, value| (metric, String::new(), value);
+        let expected = [
+            row(Metric::VmMigDiskTotal, 0),
+            row(Metric::VmMigCompressionPages, 3),
+            row(Metric::VmMigVfioTransferred, 9),
+        ];
+        assert_eq!(told(values), expected);
     }
 
     #[test]

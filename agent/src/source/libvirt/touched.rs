@@ -8,9 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use plimsoll_libvirt::DomainRef;
-use plimsoll_model::ByteSize;
+use plimsoll_model::{ByteSize, Metric};
 
 use super::process;
+use crate::look::Values;
 
 /// Walking the page tables of one GiB takes about 3 ms, so this is a ten-thousandth of one processor.
 const EVERY_PER_GIB: Duration = Duration::from_secs(30);
@@ -24,11 +25,34 @@ pub(super) fn every(memory: ByteSize) -> Option<Duration> {
     (memory <= MEMORY_MAX).then(|| EVERY_MIN.max(EVERY_PER_GIB * mib / 1_024))
 }
 
-/// Reads it; needs the right to trace the process, as root has it.
-pub(super) fn read(root: &Path, domain: &DomainRef, memory: ByteSize) -> Option<ByteSize> {
-    let pid = process::pid(root, domain)?;
-    let text = std::fs::read_to_string(root.join(format!("proc/{pid}/smaps"))).ok()?;
-    parse(&text, memory)
+/// Reads it, and what the same text tells of the whole process, as smaps_rollup would at the price of a
+/// second walk; needs the right to trace the process, as root has it.
+pub(super) fn read(root: &Path, domain: &DomainRef, memory: ByteSize, values: &mut Values) {
+    let Some(pid) = process::pid(root, domain) else {
+        return;
+    };
+    let Ok(text) = std::fs::read_to_string(root.join(format!("proc/{pid}/smaps"))) else {
+        return;
+    };
+    tell(&text, memory, values);
+}
+
+fn tell(text: &str, memory: ByteSize, values: &mut Values) {
+    if let Some(touched) = parse(text, memory) {
+        values.whole(Metric::VmMemTouched, touched.bytes());
+    }
+    for (name, metric) in [
+        ("Pss:", Metric::VmMemPss),
+        ("AnonHugePages:", Metric::VmMemAnonHuge),
+    ] {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        let kib = lines.filter_map(|kib| kib.trim().strip_suffix("kB")?.trim_end().parse().ok());
+        let sizes: Vec<u64> = kib.collect();
+        if !sizes.is_empty() {
+            let kib = sizes.into_iter().fold(0, u64::saturating_add);
+            values.whole(metric, ByteSize::from_kib(kib).bytes());
+        }
+    }
 }
 
 /// A mapping of a process.
@@ -139,6 +163,34 @@ Private_Hugetlb:    2048 kB
 ";
         let touched = parse(text, ByteSize::from_mib(512));
         assert_eq!(touched, Some(ByteSize::from_kib(206_848)));
+    }
+
+    #[test]
+    fn the_whole_process_is_added_up_from_the_same_text() {
+        let text = "\
+10000000-20000000 rw-p 00000000 00:00 0
+Pss:                 100 kB
+Pss_Dirty:            90 kB
+AnonHugePages:      2048 kB
+20000000-28000000 r-xp 00000000 00:0f 7  /usr/bin/qemu
+Pss:                   4 kB
+AnonHugePages:         0 kB
+";
+        let mut values = Values::default();
+        tell(text, ByteSize::from_mib(1), &mut values);
+        let at = plimsoll_model::UnixMillis::from_millis(1);
+        let node = plimsoll_model::Subject::Node(plimsoll_model::NodeId::random());
+        let window = plimsoll_model::Window::between(at, at);
+        let told: Vec<_> = values.sweep(node, window).unwrap().values;
+        let told: Vec<_> = told
+            .iter()
+            .map(|(metric, _, value)| (*metric, *value))
+            .collect();
+        let expected = [
+            (Metric::VmMemPss, 104 << 10),
+            (Metric::VmMemAnonHuge, 2 << 20),
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

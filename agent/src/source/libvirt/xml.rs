@@ -1,9 +1,14 @@
-//! Facts from libvirt's XML. The text comes from outside: its size is bounded, DTDs are refused.
+//! Facts from libvirt's XML. The text comes from outside: its size is bounded, DTDs are refused. It asks
+//! no file system: where a disk lies is told by [`super::storage`].
+
+mod hardware;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use plimsoll_model::{
-    Accelerator, ByteSize, DiskFacts, DomainFacts, DomainId, Incarnation, NetworkCardFacts, NodeId,
+    Accelerator, ByteSize, DiskFacts, DomainFacts, DomainId, Incarnation, Metric, NetworkCardFacts,
+    NodeId,
 };
 use roxmltree::{Document, Node};
 
@@ -15,25 +20,30 @@ const NODES_MAX: u32 = 65_536;
 const PARTS_MAX: usize = 512;
 const TEXT_BYTES_MAX: usize = 256;
 
-/// File systems that other nodes reach too, by the magic number of statfs: NFS, Ceph, Gluster and
-/// other FUSE file systems are apart, OCFS2, GFS2, SMB.
-const SHARED_MAGIC: [u64; 6] = [
-    0x6969,
-    0x00c3_6400,
-    0x7461_636f,
-    0x0116_1970,
-    0xff53_4d42,
-    0xfe53_4d42,
-];
-const FUSE_MAGIC: u64 = 0x6573_5546;
-
 /// What a description tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Described {
     pub(super) facts: DomainFacts,
     /// Hardware address by interface of the node.
     pub(super) macs: HashMap<String, String>,
+    /// What disks are held to.
+    pub(super) throttles: Vec<Throttle>,
+    /// Path of each disk that lies in a file, by its place in the facts.
+    pub(super) files: Vec<(usize, PathBuf)>,
 }
+
+/// What a disk is held to: the disk, the limit, its value.
+pub(super) type Throttle = (String, Metric, u64);
+
+/// Element of `iotune`, metric; the general limit stands for both kinds of requests.
+const THROTTLES: [(&str, Metric); 6] = [
+    ("total_bytes_sec", Metric::VmBlockIotuneTotalBytes),
+    ("read_bytes_sec", Metric::VmBlockIotuneRdBytes),
+    ("write_bytes_sec", Metric::VmBlockIotuneWrBytes),
+    ("total_iops_sec", Metric::VmBlockIotuneTotalReqs),
+    ("read_iops_sec", Metric::VmBlockIotuneRdReqs),
+    ("write_iops_sec", Metric::VmBlockIotuneWrReqs),
+];
 
 /// Who a description is about.
 #[derive(Debug, Clone, Copy)]
@@ -61,17 +71,23 @@ pub(super) fn host_uuid(capabilities: &str) -> Option<NodeId> {
     child(host, "uuid")?.text()?.parse().ok()
 }
 
+/// Reads frequency and scaling of the time stamp counter from the capabilities of the host.
+pub(super) fn time_stamp_counter(capabilities: &str) -> Option<(u64, Option<bool>)> {
+    let document = parse(capabilities)?;
+    let cpu = child(child(document.root_element(), "host")?, "cpu")?;
+    let mut counters = cpu.children().filter(|node| node.has_tag_name("counter"));
+    let tsc = counters.find(|counter| counter.attribute("name") == Some("tsc"))?;
+    let hz = tsc.attribute("frequency")?.parse().ok()?;
+    let scaling = tsc.attribute("scaling").map(|scaling| scaling == "yes");
+    Some((hz, scaling))
+}
+
 /// Reads the facts of a domain; absent if the text is no description.
 pub(super) fn domain(xml: &str, about: About) -> Option<Described> {
     let document = parse(xml)?;
     let root = document.root_element();
     let mut macs = HashMap::new();
-    let devices = child(root, "devices");
-    let of_kind = |name: &'static str| {
-        let devices = devices.into_iter().flat_map(|devices| devices.children());
-        devices.filter(move |node| node.has_tag_name(name))
-    };
-    let cards: Vec<NetworkCardFacts> = of_kind("interface")
+    let cards: Vec<NetworkCardFacts> = devices(root, "interface")
         .filter_map(card)
         .take(PARTS_MAX)
         .collect();
@@ -80,6 +96,8 @@ pub(super) fn domain(xml: &str, about: About) -> Option<Described> {
             macs.insert(target.clone(), card.mac.clone());
         }
     }
+    let nodes: Vec<_> = devices(root, "disk").take(PARTS_MAX).collect();
+    let hardware = hardware::read(root);
     let facts = DomainFacts {
         domain: about.domain,
         node: about.node,
@@ -108,11 +126,32 @@ pub(super) fn domain(xml: &str, about: About) -> Option<Described> {
             child(root, "memoryBacking")
                 .is_some_and(|backing| child(backing, "hugepages").is_some()),
         ),
-        disks: of_kind("disk").filter_map(disk).take(PARTS_MAX).collect(),
+        disks: nodes.iter().copied().filter_map(disk).collect(),
         network_cards: cards,
-        host_device_count: u32::try_from(of_kind("hostdev").count()).unwrap_or(u32::MAX),
+        host_device_count: hardware::passed_through(&hardware),
+        hardware,
     };
-    Some(Described { facts, macs })
+    let named = nodes.iter().copied().filter(|node| disk(*node).is_some());
+    let files = named.clone().enumerate();
+    Some(Described {
+        files: files
+            .filter_map(|(place, node)| Some((place, file(node)?)))
+            .collect(),
+        throttles: named.flat_map(throttles).collect(),
+        facts,
+        macs,
+    })
+}
+
+/// Lists the devices of a kind.
+fn devices<'a, 'i>(
+    root: Node<'a, 'i>,
+    name: &'static str,
+) -> impl Iterator<Item = Node<'a, 'i>> + use<'a, 'i> {
+    let devices = child(root, "devices").into_iter();
+    devices
+        .flat_map(|devices| devices.children())
+        .filter(move |node| node.has_tag_name(name))
 }
 
 fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
@@ -135,8 +174,12 @@ fn cpu_model(root: Node<'_, '_>) -> Option<String> {
 }
 
 fn memory(node: Node<'_, '_>) -> Option<ByteSize> {
-    let amount: u64 = node.text()?.trim().parse().ok()?;
-    let factor: u64 = match node.attribute("unit").unwrap_or("KiB") {
+    size(node.text()?, node.attribute("unit"))
+}
+
+fn size(amount: &str, unit: Option<&str>) -> Option<ByteSize> {
+    let amount: u64 = amount.trim().parse().ok()?;
+    let factor: u64 = match unit.unwrap_or("KiB") {
         "b" | "bytes" => 1,
         "KB" => 1_000,
         "k" | "KiB" => 1 << 10,
@@ -157,28 +200,34 @@ fn disk(node: Node<'_, '_>) -> Option<DiskFacts> {
             .iter()
             .find_map(|key| source.attribute(*key))
     });
-    let shared = match (node.attribute("type"), told) {
-        (Some("network"), _) => Some(true),
-        (Some("file" | "dir"), Some(path)) => on_shared_storage(path),
-        _ => None,
-    };
     Some(DiskFacts {
         target,
         source: told.map(cut),
-        shared,
+        shared: (node.attribute("type") == Some("network")).then_some(true),
+        storage: None,
     })
 }
 
-/// Asks the file system of a path; absent where it cannot be told.
-fn on_shared_storage(path: &str) -> Option<bool> {
-    let magic = u64::try_from(rustix::fs::statfs(path).ok()?.f_type).ok()?;
-    if SHARED_MAGIC.contains(&magic) {
-        Some(true)
-    } else if magic == FUSE_MAGIC {
-        None
-    } else {
-        Some(false)
-    }
+/// Returns the path of a disk that lies in a file or a directory.
+fn file(node: Node<'_, '_>) -> Option<PathBuf> {
+    let source = child(node, "source")?;
+    let path = source
+        .attribute("file")
+        .or_else(|| source.attribute("dir"))?;
+    path.starts_with('/').then(|| PathBuf::from(path))
+}
+
+fn throttles(node: Node<'_, '_>) -> Vec<Throttle> {
+    let read = || {
+        let disk = child(node, "target")?.attribute("dev")?;
+        let tune = child(node, "iotune")?;
+        let limit = |(name, metric): (&'static str, Metric)| {
+            let value: u64 = child(tune, name)?.text()?.trim().parse().ok()?;
+            (value > 0).then(|| (cut(disk), metric, value))
+        };
+        Some(THROTTLES.into_iter().filter_map(limit).collect())
+    };
+    read().unwrap_or_default()
 }
 
 fn card(node: Node<'_, '_>) -> Option<NetworkCardFacts> {
@@ -188,6 +237,19 @@ fn card(node: Node<'_, '_>) -> Option<NetworkCardFacts> {
             .and_then(|target| target.attribute("dev"))
             .map(cut),
         connection: cut(node.attribute("type").unwrap_or_default()),
+        model: child(node, "model")
+            .and_then(|model| model.attribute("type"))
+            .map(cut),
+        bridge: child(node, "source").and_then(|source| {
+            let names = ["bridge", "network", "dev"].into_iter();
+            names
+                .filter_map(|name| source.attribute(name))
+                .map(cut)
+                .next()
+        }),
+        mtu_bytes: child(node, "mtu")
+            .and_then(|mtu| mtu.attribute("size"))
+            .and_then(|size| size.parse().ok()),
     })
 }
 
@@ -217,8 +279,8 @@ mod tests {
             <disk type='network'><source protocol='rbd' name='pool/a'/><target dev='vda'/></disk>\
             <disk type='file'><target dev='sda'/></disk>\
             <interface type='bridge'><mac address='52:54:00:00:00:01'/><target dev='vnet0'/></interface>\
-            <hostdev/></devices></domain>";
-        let Described { facts, macs } = domain(xml, about()).unwrap();
+            <hostdev mode='subsystem' type='usb'/></devices></domain>";
+        let Described { facts, macs, .. } = domain(xml, about()).unwrap();
         assert_eq!(facts.name, "web-1");
         assert_eq!(facts.accelerator, Some(Accelerator::Tcg));
         assert_eq!(facts.memory_max, Some(ByteSize::from_mib(512)));
@@ -229,6 +291,50 @@ mod tests {
         assert_eq!(
             macs.get("vnet0").map(String::as_str),
             Some("52:54:00:00:00:01")
+        );
+    }
+
+    fn described(xml: &str) -> Described {
+        domain(xml, about()).unwrap()
+    }
+
+    #[test]
+    fn a_disk_tells_its_file_and_its_limits_and_a_card_its_plug() {
+        let Described {
+            facts,
+            throttles,
+            files,
+            ..
+        } = described(
+            "<domain type='kvm'><name>a</name><devices>\
+            <disk type='file' device='cdrom'><target dev='sda'/></disk>\
+            <disk type='file'><source file='/srv/a.img'/><target dev='vda'/><iotune>\
+            <total_bytes_sec>1048576</total_bytes_sec><read_iops_sec>0</read_iops_sec>\
+            <write_iops_sec>90</write_iops_sec></iotune></disk>\
+            <interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/>\
+            <model type='virtio'/><mtu size='9000'/></interface></devices></domain>",
+        );
+        assert_eq!(files, [(1, PathBuf::from("/srv/a.img"))]);
+        let limit = |metric, value| ("vda".to_owned(), metric, value);
+        let expected = [
+            limit(Metric::VmBlockIotuneTotalBytes, 1 << 20),
+            limit(Metric::VmBlockIotuneWrReqs, 90),
+        ];
+        assert_eq!(throttles, expected, "0 is no limit");
+        let card = &facts.network_cards[0];
+        assert_eq!(card.model.as_deref(), Some("virtio"));
+        assert_eq!(card.bridge.as_deref(), Some("br0"));
+        assert_eq!(card.mtu_bytes, Some(9_000));
+    }
+
+    #[test]
+    fn the_time_stamp_counter_is_told_by_the_capabilities() {
+        let xml = "<capabilities><host><cpu><arch>x86_64</arch>\
+            <counter name='tsc' frequency='2803224000' scaling='no'/></cpu></host></capabilities>";
+        assert_eq!(time_stamp_counter(xml), Some((2_803_224_000, Some(false))));
+        assert_eq!(
+            time_stamp_counter("<capabilities><host/></capabilities>"),
+            None
         );
     }
 

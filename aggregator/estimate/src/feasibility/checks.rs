@@ -1,5 +1,11 @@
 //! The constraints, one function each.
 
+mod binding;
+mod processor;
+
+pub(super) use binding::{host_devices, huge_pages, pinning, shared_storage};
+pub(super) use processor::cpu_features;
+
 use super::text::{machine_version, network, version};
 use super::{Constraint, Finding, Host, Limits, Move, Outcome};
 use crate::answer::Verdict;
@@ -90,56 +96,6 @@ pub(super) fn hypervisor_version(one: &Move<'_>) -> Finding {
     found(constraint, outcome, evidence)
 }
 
-pub(super) fn cpu_features(one: &Move<'_>) -> Finding {
-    let constraint = Constraint::CpuFeatures;
-    let of = |host: &Host| (!host.cpu_flags.is_empty()).then_some(());
-    if of(one.source).and(of(one.target)).is_none() {
-        return unknown(constraint, untold(one, "the processor", of));
-    }
-    let lacks = |flag: &&String| !one.target.cpu_flags.contains(flag);
-    let missing: Vec<&str> = one
-        .source
-        .cpu_flags
-        .iter()
-        .filter(lacks)
-        .map(String::as_str)
-        .collect();
-    let passthrough = one.guest.cpu_model.as_deref() == Some("host-passthrough");
-    if missing.is_empty() {
-        let same = one.source.cpu_model.is_some() && one.source.cpu_model == one.target.cpu_model;
-        let count = one.source.cpu_flags.len();
-        let evidence = format!("all {count} features of {} are there", one.source.name);
-        return if passthrough && !same {
-            let more = format!(
-                "{evidence}, but the guest sees the host's own processor, which is another"
-            );
-            found(constraint, Outcome::Warn, more)
-        } else {
-            found(constraint, Outcome::Pass, evidence)
-        };
-    }
-    let named = missing
-        .get(..FLAGS_NAMED.min(missing.len()))
-        .unwrap_or_default()
-        .join(" ");
-    let evidence = format!(
-        "{} lacks {} features: {named}",
-        one.target.name,
-        missing.len()
-    );
-    match one.guest.cpu_model.as_deref() {
-        Some("host-passthrough" | "host-model") => found(constraint, Outcome::Fail, evidence),
-        Some(model) => {
-            let more = format!("{evidence}; whether {model} needs them is not known");
-            found(constraint, Outcome::Warn, more)
-        }
-        None => unknown(
-            constraint,
-            format!("{evidence}; what the guest sees is not known"),
-        ),
-    }
-}
-
 pub(super) fn machine_type(one: &Move<'_>) -> Finding {
     let constraint = Constraint::MachineType;
     let Some(machine) = &one.guest.machine else {
@@ -220,36 +176,6 @@ pub(super) fn latency(one: &Move<'_>, limits: &Limits) -> Finding {
         Outcome::Fail
     };
     found(constraint, outcome, evidence)
-}
-
-pub(super) fn shared_storage(one: &Move<'_>) -> Finding {
-    let constraint = Constraint::SharedStorage;
-    let named = |shared: Option<bool>| {
-        let disks = one.guest.disks.iter().filter(|disk| disk.shared == shared);
-        disks
-            .map(|disk| disk.target.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let (local, untold) = (named(Some(false)), named(None));
-    if !local.is_empty() {
-        let evidence = format!(
-            "{local} is on storage of {} alone and would have to be copied",
-            one.source.name
-        );
-        return found(constraint, Outcome::Fail, evidence);
-    }
-    if !untold.is_empty() {
-        return unknown(
-            constraint,
-            format!("whether {} reaches {untold} is not known", one.target.name),
-        );
-    }
-    let evidence = match one.guest.disks.len() {
-        0 => "the guest has no disks".to_owned(),
-        count => format!("all {count} disks are on shared storage"),
-    };
-    found(constraint, Outcome::Pass, evidence)
 }
 
 pub(super) fn source_room(one: &Move<'_>) -> Finding {
@@ -384,64 +310,6 @@ pub(super) fn one_active(one: &Move<'_>) -> Finding {
         many => {
             let evidence = format!("it runs on {} at once", many.join(" and "));
             found(constraint, Outcome::Fail, evidence)
-        }
-    }
-}
-
-pub(super) fn host_devices(one: &Move<'_>) -> Finding {
-    let (outcome, evidence) = match one.guest.host_device_count {
-        0 => (Outcome::Pass, "no device is passed through".to_owned()),
-        count => (
-            Outcome::Fail,
-            format!("{count} devices of {} are passed through", one.source.name),
-        ),
-    };
-    found(Constraint::HostDevices, outcome, evidence)
-}
-
-pub(super) fn huge_pages(one: &Move<'_>) -> Finding {
-    let constraint = Constraint::HugePages;
-    match one.guest.huge_pages {
-        None => return unknown(constraint, "whether the guest uses huge pages is not known"),
-        Some(false) => return found(constraint, Outcome::Pass, "the guest uses none"),
-        Some(true) => {}
-    }
-    let Some((free, needed)) = one.target.huge_pages_free.zip(one.guest.memory) else {
-        return unknown(
-            constraint,
-            format!("the free huge pages of {} are not known", one.target.name),
-        );
-    };
-    let evidence = format!(
-        "{free} are free on {}, {needed} are needed",
-        one.target.name
-    );
-    let outcome = if free >= needed {
-        Outcome::Pass
-    } else {
-        Outcome::Fail
-    };
-    found(constraint, outcome, evidence)
-}
-
-pub(super) fn pinning(one: &Move<'_>) -> Finding {
-    let constraint = Constraint::Pinning;
-    match one.guest.pinned {
-        None => unknown(
-            constraint,
-            "whether the guest is bound to processors is not known",
-        ),
-        Some(false) => found(
-            constraint,
-            Outcome::Pass,
-            "the guest is bound to no processor",
-        ),
-        Some(true) => {
-            let evidence = format!(
-                "the guest is bound to processors of {}; the same must be free on {}",
-                one.source.name, one.target.name
-            );
-            found(constraint, Outcome::Warn, evidence)
         }
     }
 }

@@ -40,6 +40,7 @@ fn host(name: &str) -> Host {
         iops_free: Some(10_000),
         move_count: 0,
         sees_guest: false,
+        ..Host::default()
     }
 }
 
@@ -55,10 +56,12 @@ fn guest() -> Guest {
         disks: vec![Disk {
             target: "vda".to_owned(),
             shared: Some(true),
+            storage: None,
         }],
         iops: Some(1_000),
         runs_on: vec!["a".to_owned()],
         moving: false,
+        ..Guest::default()
     }
 }
 
@@ -124,6 +127,41 @@ fn a_move_of_which_nothing_is_known_passes_nowhere_but_where_nothing_is_needed()
     assert_eq!(overall(&findings), Outcome::Unknown);
 }
 
+#[test]
+fn what_a_guest_was_promised_and_what_a_host_mounts_may_also_fit() {
+    let findings = judge(|g, _, t, _| {
+        g.tsc_hz = Some(2_400_000_000);
+        (t.tsc_hz, t.tsc_scaling) = (Some(2_800_000_000), Some(true));
+        g.disks[0].storage = Some("filer:/vol".to_owned());
+        t.storages = Some(vec!["filer:/vol".to_owned()]);
+    });
+    assert_eq!(overall(&findings), Outcome::Pass);
+    let near = judge(|g, _, t, _| {
+        g.tsc_hz = Some(2_400_000_000);
+        (t.tsc_hz, t.tsc_scaling) = (Some(2_400_500_000), Some(false));
+    });
+    assert_eq!(outcome(&near, Constraint::CpuFeatures), Outcome::Pass);
+}
+
+#[test]
+fn what_binds_a_guest_is_named() {
+    let findings = judge(|g, _, _, _| {
+        g.host_device_count = 1;
+        g.devices.push(Device {
+            kind: "pci".to_owned(),
+            address: "0000:3b:00.1".to_owned(),
+        });
+        g.pinned = Some(true);
+        g.bound_to = "processors 4-5,7".to_owned();
+    });
+    let evidence = |constraint| {
+        let found = findings.iter().find(|one| one.constraint == constraint);
+        found.unwrap().evidence.as_str()
+    };
+    assert!(evidence(Constraint::HostDevices).ends_with("pci 0000:3b:00.1"));
+    assert!(evidence(Constraint::Pinning).contains("processors 4-5,7"));
+}
+
 /// What a story changes, and what must come of it.
 type Story = (
     Constraint,
@@ -158,6 +196,43 @@ fn each_constraint_fails_alone() {
             t.cpu_model = Some("Another Processor".to_owned());
         }),
         (C::CpuFeatures, Unknown, |_, _, t, _| t.cpu_flags.clear()),
+        (C::CpuFeatures, Fail, |g, s, _, _| {
+            g.cpu_model = Some("Haswell".to_owned());
+            g.cpu_features = vec!["avx".to_owned(), "sse4.2".to_owned()];
+            s.cpu_flags.push("sse4_2".to_owned());
+        }),
+        (C::CpuFeatures, Warn, |g, s, _, _| {
+            g.cpu_model = Some("Haswell".to_owned());
+            g.cpu_features = vec!["avx".to_owned()];
+            s.cpu_flags.push("sse4_2".to_owned());
+        }),
+        (C::CpuFeatures, Fail, |g, _, t, _| {
+            g.tsc_hz = Some(2_400_000_000);
+            (t.tsc_hz, t.tsc_scaling) = (Some(2_800_000_000), Some(false));
+        }),
+        (C::CpuFeatures, Unknown, |g, _, t, _| {
+            g.tsc_hz = Some(2_400_000_000);
+            t.tsc_hz = Some(2_800_000_000);
+        }),
+        (C::CpuFeatures, Unknown, |g, _, _, _| {
+            g.tsc_hz = Some(2_400_000_000)
+        }),
+        (C::SharedStorage, Fail, |g, _, t, _| {
+            g.disks[0].storage = Some("filer:/vol".to_owned());
+            t.storages = Some(vec!["filer:/other".to_owned()]);
+        }),
+        (C::SharedStorage, Unknown, |g, _, _, _| {
+            g.disks[0].storage = Some("filer:/vol".to_owned())
+        }),
+        (C::HostDevices, Fail, |g, _, _, _| {
+            g.launch_security = Some("sev".to_owned())
+        }),
+        (C::HostDevices, Warn, |g, _, _, _| {
+            g.devices.push(Device {
+                kind: "vhostuser".to_owned(),
+                address: "/run/vhu1".to_owned(),
+            })
+        }),
         (C::MachineType, Fail, |g, _, _, _| {
             g.machine = Some("pc-q35-10.1".to_owned())
         }),

@@ -131,7 +131,7 @@ fn a_flipped_manifest_is_read_from_its_copy() {
     }
     let error = Store::open(origin.path(), small()).unwrap_err();
     assert!(
-        error.to_string().contains("restore both from a backup"),
+        error.to_string().contains("restore this whole directory"),
         "{error}"
     );
     let holes = check(origin.path()).unwrap().holes;
@@ -203,10 +203,36 @@ fn an_earlier_segment_cut_between_two_frames_is_seen_by_its_successor() {
 }
 
 #[test]
-fn a_damaged_header_is_named_with_its_remedy_and_check_reports_the_rest() {
+fn a_damaged_header_of_a_segment_is_told_and_costs_nothing() {
+    let (dir, agent, segments) = with_segments();
+    let whole = none_is_wrong(&open(dir.path()), &agent);
+    for segment in &segments {
+        let bytes = std::fs::read(segment).unwrap();
+        for place in 0..40 {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 1 << (place % 8);
+            std::fs::write(segment, &flipped).unwrap();
+            assert_eq!(check(dir.path()).unwrap().holes.len(), 1, "{place}");
+            let (store, report) = Store::open(dir.path(), small()).unwrap();
+            assert_eq!(report.holes.len(), 1, "{place}");
+            assert_eq!(
+                (&report.holes[0].path, report.holes[0].offset),
+                (segment, 0)
+            );
+            assert_eq!(none_is_wrong(&store, &agent), whole);
+            assert_eq!(store.gaps(agent.node), []);
+        }
+        std::fs::write(segment, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_segment_without_a_header_or_a_whole_frame_is_named_with_its_remedy_and_check_reports_the_rest()
+{
     let (dir, agent, segments) = with_segments();
     let mut bytes = std::fs::read(&segments[0]).unwrap();
     bytes[14] ^= 1;
+    bytes[60] ^= 1;
     std::fs::write(&segments[0], &bytes).unwrap();
     let mut later = std::fs::read(&segments[1]).unwrap();
     later[60] ^= 1;
@@ -223,7 +249,7 @@ fn a_damaged_header_is_named_with_its_remedy_and_check_reports_the_rest() {
     let holes = check(dir.path()).unwrap().holes;
     assert_eq!(
         holes.iter().map(|hole| &hole.path).collect::<Vec<_>>(),
-        [&segments[0], &segments[1]]
+        [&segments[0], &segments[0], &segments[1]]
     );
     // The remedy works.
     std::fs::rename(&segments[0], dir.path().join("away")).unwrap();

@@ -98,3 +98,37 @@ fn a_full_disk_refuses_writes_answers_questions_and_goes_on_by_itself() {
     drop(store);
     agent.agrees(&open(&dir));
 }
+
+#[test]
+fn a_torn_end_on_a_full_disk_waits_for_its_copy_and_nothing_is_written_behind_it() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let dir = disk.path().join("data");
+    let mut agent = Agent::number(1);
+    for round in 0..5 {
+        agent.tell(&open(&dir), 1_000 + round, round);
+    }
+    let segment = crate::scene::files(&dir.join("log")).pop().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let whole = bytes.len();
+    bytes.extend(b"the begin of a frame");
+    std::fs::write(&segment, &bytes).unwrap();
+    disk.fill();
+    let (store, report) = Store::open(&dir, small()).unwrap();
+    agent.agrees(&store);
+    let torn = report.torn.unwrap();
+    assert!(!torn.copy.exists() && std::fs::read(&segment).unwrap() == bytes);
+    let batch = agent.batch(2_000, 7);
+    let records = [Record::Batch(batch)];
+    let error = store.append(&records).unwrap_err();
+    assert!(matches!(error, AppendError::Full { .. }), "{error}");
+    disk.free();
+    assert_eq!(store.append(&records).unwrap(), [Appended::Stored]);
+    assert_eq!(std::fs::read(&torn.copy).unwrap(), bytes);
+    assert_eq!(std::fs::read(&segment).unwrap()[..whole], bytes[..whole]);
+    drop(store);
+    let (store, report) = Store::open(&dir, small()).unwrap();
+    assert_eq!((report.torn, report.holes), (None, Vec::new()));
+    agent.agrees(&store);
+}

@@ -3,12 +3,23 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::scene::{Agent, Answers, copy, files, open};
+use plimsoll_model::{Metric, Part, Rows, Sweep};
+use plimsoll_store::{Appended, Record, check};
 
-const PARTS: [&str; 5] = ["log", "blocks", "events", "MANIFEST", "MANIFEST.copy"];
+use crate::scene::{Agent, Answers, at, copy, files, open};
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/version-1")
+const PARTS: [&str; 6] = [
+    "log",
+    "blocks",
+    "events",
+    "rollup",
+    "MANIFEST",
+    "MANIFEST.copy",
+];
+
+fn golden(version: u16) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join(format!("tests/golden/version-{version}"))
 }
 
 fn lived(dir: &Path) -> Answers {
@@ -27,10 +38,51 @@ fn lived(dir: &Path) -> Answers {
     Answers::of(&store)
 }
 
+/// Tells a counter, which version 1 has none of, and rolls up what is there.
+fn rolled_up(dir: &Path) -> Answers {
+    let store = open(dir);
+    let mut agent = Agent::number(1);
+    agent.sequence = 12;
+    for round in 0..12 {
+        let mut batch = agent.batch(2_000 + round * 40, round * 1_000);
+        let counter = (Metric::HostPsiCpuSome, Part::whole(), round % 5 * 700);
+        let first = batch.rows.iter().next().unwrap();
+        let sweep = Sweep {
+            subject: first.subject,
+            window: first.window,
+            values: vec![counter],
+        };
+        batch.rows = Rows::from_iter([sweep]);
+        let stored = store.append(&[Record::Batch(batch)]).unwrap();
+        assert_eq!(stored, [Appended::Stored]);
+    }
+    store.seal().unwrap();
+    let upkeep = store.maintain(at(100_000)).unwrap();
+    assert_eq!(upkeep.rolled_files, 2);
+    Answers::of(&store)
+}
+
+#[test]
+fn files_of_the_first_format_are_read_and_go_on() {
+    let scratch = tempfile::tempdir().unwrap();
+    let answers = lived(scratch.path());
+    let dir = tempfile::tempdir().unwrap();
+    copy(&golden(1), dir.path());
+    assert_eq!(check(dir.path()).unwrap().holes, []);
+    assert_eq!(Answers::of(&open(dir.path())), answers);
+    assert_eq!(
+        (answers.sample_count(), open(dir.path()).holes().len()),
+        (32, 0)
+    );
+    rolled_up(dir.path());
+    assert_eq!(check(dir.path()).unwrap().holes, []);
+}
+
 #[test]
 fn every_file_is_written_as_ever_and_read_as_ever() {
     let dir = tempfile::tempdir().unwrap();
-    let answers = lived(dir.path());
+    lived(dir.path());
+    let answers = rolled_up(dir.path());
     let written = |path: &PathBuf| {
         let name = path.strip_prefix(dir.path()).unwrap();
         PARTS.iter().any(|part| name.starts_with(part))
@@ -38,25 +90,25 @@ fn every_file_is_written_as_ever_and_read_as_ever() {
     let written: Vec<PathBuf> = files(dir.path()).into_iter().filter(written).collect();
     if std::env::var_os("PLIMSOLL_WRITE_GOLDEN").is_some() {
         for path in &written {
-            let target = golden().join(path.strip_prefix(dir.path()).unwrap());
+            let target = golden(2).join(path.strip_prefix(dir.path()).unwrap());
             std::fs::create_dir_all(target.parent().unwrap()).unwrap();
             std::fs::copy(path, target).unwrap();
         }
     }
-    let kept = files(&golden());
+    let kept = files(&golden(2));
     let names = |root: &Path, all: &[PathBuf]| -> Vec<PathBuf> {
         all.iter()
             .map(|path| path.strip_prefix(root).unwrap().to_owned())
             .collect()
     };
-    assert_eq!(names(&golden(), &kept), names(dir.path(), &written));
+    assert_eq!(names(&golden(2), &kept), names(dir.path(), &written));
     for (kept, written) in kept.iter().zip(&written) {
         let same = std::fs::read(kept).unwrap() == std::fs::read(written).unwrap();
         assert!(same, "{} is not written as it was", kept.display());
     }
     let other = tempfile::tempdir().unwrap();
-    copy(&golden(), other.path());
+    copy(&golden(2), other.path());
     let read = open(other.path());
     assert_eq!(Answers::of(&read), answers);
-    assert_eq!((answers.sample_count(), read.holes().len()), (32, 0));
+    assert_eq!((answers.sample_count(), read.holes().len()), (44, 0));
 }

@@ -9,7 +9,7 @@ use plimsoll_model::{
     NodeId, Part, SeriesKey, SessionId, Subject, Sweep, UnixMillis, Window,
 };
 use plimsoll_store::{
-    Appended, Document, EventFilter, NodeSeen, Record, SeriesFilter, Store, StoreOptions,
+    Appended, Document, EventFilter, NodeSeen, Record, SeriesFilter, Store, StoreOptions, Told,
 };
 
 pub(crate) fn at(seconds: u64) -> UnixMillis {
@@ -235,7 +235,7 @@ pub(crate) struct Answers {
     nodes: Vec<NodeSeen>,
     documents: Vec<Document>,
     events: Vec<Event>,
-    facts: Vec<Option<Fact>>,
+    facts: Vec<Option<Told<NodeFacts>>>,
     gaps: Vec<plimsoll_model::SampleGap>,
 }
 

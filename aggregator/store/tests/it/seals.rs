@@ -321,3 +321,43 @@ fn samples_at_both_ends_of_time_are_kept() {
         [0, 1, 2, 3]
     );
 }
+
+#[test]
+fn too_many_bytes_of_events_push_out_the_oldest_and_what_counts_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(lived(dir.path()));
+    let bytes = || -> u64 {
+        let events = files(&dir.path().join("events"));
+        events
+            .iter()
+            .map(|path| path.metadata().unwrap().len())
+            .sum()
+    };
+    let store = open(dir.path());
+    store.seal().unwrap();
+    let before = Answers::of(&store);
+    let all = store.events(ALWAYS.0, ALWAYS.1, &EventFilter::default());
+    drop(store);
+    let most = bytes() * 3 / 4;
+    let options = StoreOptions {
+        events_bytes: Some(most),
+        ..small()
+    };
+    let (store, _) = Store::open(dir.path(), options.clone()).unwrap();
+    store.maintain(at(1_290)).unwrap();
+    assert!(bytes() <= most, "{} > {most}", bytes());
+    let left = store.events(ALWAYS.0, ALWAYS.1, &EventFilter::default());
+    assert!(!left.is_empty() && left.len() < all.len());
+    assert_eq!(left, all[all.len() - left.len()..], "the oldest went");
+    let nodes: Vec<_> = store.nodes().iter().map(|seen| seen.node).collect();
+    for node in nodes {
+        assert!(store.latest_facts(node).is_some());
+        let agent = Agent::number(node.as_bytes()[0]);
+        assert_eq!(store.durable_sequence(node, agent.session), Some(30));
+    }
+    // Where nothing more can go, it is not written again and again.
+    let count = files(&dir.path().join("events"));
+    store.maintain(at(1_295)).unwrap();
+    assert_eq!(files(&dir.path().join("events")), count);
+    assert_eq!(Answers::of(&store).sample_count(), before.sample_count());
+}

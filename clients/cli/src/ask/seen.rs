@@ -5,7 +5,7 @@ use std::time::Duration;
 use plimsoll_proto::v1;
 
 use super::{Failure, PAGE_SIZE, Server, pretty};
-use crate::args::Series;
+use crate::args::{Series, Tell};
 use crate::json;
 use crate::table::{ago, id, instant, or_dash, table};
 
@@ -52,7 +52,7 @@ pub(super) async fn series(
 ) -> Result<String, Failure> {
     let selector = server.selector(asked).await?;
     match asked.since {
-        Some(since) => values(server, as_json, selector, (since, asked.rate)).await,
+        Some(since) => values(server, as_json, selector, (since, asked)).await,
         None => latest(server, as_json, selector).await,
     }
 }
@@ -114,12 +114,14 @@ async fn values(
     server: &mut Server,
     as_json: bool,
     selector: v1::SeriesSelector,
-    (since, rate): (Duration, bool),
+    (since, asked): (Duration, &Series),
 ) -> Result<String, Failure> {
+    let rate = asked.rate;
     let request = v1::ListSeriesRequest {
         selector: Some(selector),
         page_size: PAGE_SIZE,
         page_token: String::new(),
+        past: asked.step.is_some(),
     };
     let mut keys = server.query.list_series(request).await?.into_inner().series;
     keys.retain(|key| !rate || key.counter);
@@ -155,18 +157,51 @@ async fn values(
             }),
             start_time: Some(ago_timestamp(since)),
             end_time: None,
-            function: if rate {
-                v1::RangeFunction::Rate.into()
-            } else {
-                v1::RangeFunction::Unspecified.into()
-            },
+            function: function(asked).into(),
+            step: asked.step.map(plimsoll_proto::render::duration),
+            ..v1::QueryRangeRequest::default()
         };
         all.extend(server.query.query_range(request).await?.into_inner().series);
     }
     if as_json {
         return Ok(pretty(all.iter().map(json::samples).collect()));
     }
-    Ok(values_text(&all, rate))
+    Ok(values_text(&all, rate) + &partial_text(&all))
+}
+
+fn function(asked: &Series) -> v1::RangeFunction {
+    use v1::RangeFunction as Function;
+    match (asked.rate, asked.step, asked.tell) {
+        (true, ..) => Function::Rate,
+        (false, None, _) => Function::Unspecified,
+        (false, Some(_), tell) => match tell {
+            Tell::Mean => Function::Mean,
+            Tell::MeanOverTime => Function::MeanOverTime,
+            Tell::Min => Function::Min,
+            Tell::Max => Function::Max,
+            Tell::Sum => Function::Sum,
+            Tell::Count => Function::Count,
+            Tell::Last => Function::Last,
+            Tell::P95 => Function::P95,
+            Tell::Increase => Function::Increase,
+        },
+    }
+}
+
+/// Names the damage that hides some of the values.
+fn partial_text(all: &[v1::RangeSeries]) -> String {
+    let mut text = String::new();
+    for place in all.iter().flat_map(|one| &one.damaged_places) {
+        let v1::DamagedPlace {
+            file,
+            offset_bytes,
+            problem,
+        } = place;
+        text.push_str(&format!(
+            "partial: {file} is damaged at byte {offset_bytes}: {problem}\n"
+        ));
+    }
+    text
 }
 
 fn values_text(all: &[v1::RangeSeries], rate: bool) -> String {
@@ -186,6 +221,16 @@ fn values_text(all: &[v1::RangeSeries], rate: bool) -> String {
                 series.part.clone(),
                 value,
                 unit,
+            ]);
+        }
+        for step in &one.steps {
+            let per_second = if rate { "/s" } else { "" };
+            rows.push(vec![
+                instant(step.end_time.as_ref()),
+                series.metric.clone(),
+                series.part.clone(),
+                format!("{:.3}", step.value),
+                format!("{}{per_second}", series.unit),
             ]);
         }
     }

@@ -153,6 +153,7 @@ impl Node {
                 speed_bytes_per_second: Some(1_250_000_000),
                 mtu_bytes: Some(9_000),
                 up: Some(true),
+                ..v1::InterfaceFacts::default()
             }],
             ..v1::NodeFacts::default()
         };
@@ -192,6 +193,17 @@ impl Node {
     /// Tells facts and values of running guests, and what happened; returns when it is durable.
     pub(crate) async fn tell(&mut self, url: &str, guests: &[Guest], events: Vec<v1::Event>) {
         let now = SystemClock::new().now();
+        self.tell_at(now, url, guests, events).await;
+    }
+
+    /// The same, as seen at a given time.
+    pub(crate) async fn tell_at(
+        &mut self,
+        now: UnixMillis,
+        url: &str,
+        guests: &[Guest],
+        events: Vec<v1::Event>,
+    ) {
         let (declarations, sweeps) = self.series(guests, now);
         let body = v1::BatchBody {
             made_time: Some(render::timestamp(now)),

@@ -33,7 +33,7 @@ pub(crate) struct Demo {
     told_here: bool,
 }
 
-/// Runs the demo; success means that both predictions were right.
+/// Runs the demo; success means that both guests were called right.
 pub(crate) fn demo(base: &Path, order: &Demo) -> anyhow::Result<ExitCode> {
     let own = std::env::current_exe().context("cannot find this program")?;
     let programs = match &order.programs {
@@ -78,6 +78,8 @@ async fn attend(base: &Path, own: &Path, programs: &Path) -> anyhow::Result<Exit
     let is_of_child = |owner: plimsoll_tests::stage::Process| Some(owner.pid) == pid;
     take_away(base, |stage| stage.owner.is_some_and(is_of_child))
         .context("the stage of the demo did not fall: try down")?;
+    // The directory stays if another demo has its stage there.
+    std::fs::remove_dir(base).ok();
     let code = code.and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }

@@ -1,26 +1,28 @@
 //! Answers of libvirt, and what is due each second.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_libvirt::{CallError, DomainRef, TypedParams, job::JobStats, state};
-use plimsoll_model::{DomainId, EventKind, Metric, MigrationRole, Window};
+use plimsoll_model::{DomainFacts, DomainId, EventKind, Metric, MigrationRole, Window};
 
 use super::{Done, Session};
-use crate::config::Access;
 use crate::look::Values;
-use crate::source::libvirt::{Hypervisor, dirty, migration, table, touched, version, xml};
+use crate::measure::MeasureError;
+use crate::source::libvirt::{dirty, migration, process, table, touched, xml};
+
+/// A handful of files for each virtual processor.
+const SURVEY_EVERY: Duration = Duration::from_secs(60);
 
 impl Session<'_> {
     pub(super) fn act(&mut self, done: Done) {
         match done {
-            Done::Listed(Ok(domains)) => self.listed(&domains),
-            Done::Listed(Err(error)) => {
-                tracing::warn!(
-                    error = crate::spool::chain(&error),
-                    "guests cannot be listed"
-                );
+            Done::Listed(result) => {
+                self.listing.is_under_way = false;
+                self.list_ended(result);
+                if std::mem::take(&mut self.listing.is_old) {
+                    self.list();
+                }
             }
             Done::Described(id, result) => self.described(id, result),
             Done::Counted(id, window, took, result) => self.counted(id, window, took, result),
@@ -30,14 +32,28 @@ impl Session<'_> {
                 self.measured(id, &order, outcome);
                 self.begin_measurements();
             }
-            Done::Touched(id, window, bytes) => self.touched(id, window, bytes),
-            Done::Host(kind, libvirt, qemu, host) => {
+            Done::Process(id, window, values) => self.told_by_process(id, window, values),
+            Done::Host(hypervisor, host) => {
                 self.host = host;
-                self.guests.hypervisor.send_replace(Hypervisor {
-                    kind,
-                    libvirt_version: libvirt.map(version),
-                    qemu_version: qemu.map(version),
-                });
+                self.guests.hypervisor.send_replace(*hypervisor);
+            }
+        }
+    }
+
+    fn list_ended(&mut self, result: Result<Vec<DomainRef>, CallError>) {
+        match result {
+            Ok(domains) => {
+                self.listing.was_given_up = false;
+                self.listing.told = None;
+                self.listed(&domains);
+            }
+            Err(error) => {
+                self.listing.was_given_up = matches!(error, CallError::TimedOut { .. });
+                let text = crate::chain::chain(&error);
+                if self.listing.told.as_ref() != Some(&text) {
+                    tracing::warn!(error = text, "guests cannot be listed");
+                    self.listing.told = Some(text);
+                }
             }
         }
     }
@@ -60,18 +76,16 @@ impl Session<'_> {
         }
     }
 
-    fn described(&mut self, id: DomainId, result: Result<String, CallError>) {
+    fn described(&mut self, id: DomainId, result: Result<Option<Box<xml::Described>>, CallError>) {
         let Some(known) = self.domains.get_mut(&id) else {
             return;
         };
-        let about = xml::About {
-            domain: id,
-            node: known.node,
-            incarnation: known.incarnation,
-        };
-        match result.map(|text| xml::domain(&text, about)) {
+        match result {
+            // It may be that of a process that was followed by another meanwhile.
+            Ok(Some(described)) if described.facts.incarnation != known.incarnation => {}
             Ok(Some(described)) => {
                 known.macs = described.macs;
+                known.throttles = described.throttles;
                 known.facts = Some(described.facts.clone());
                 self.look.domain_facts.push(described.facts);
                 if !known.busy {
@@ -84,7 +98,7 @@ impl Session<'_> {
                 tracing::warn!(domain = %known.domain, "the description of a domain cannot be understood")
             }
             Err(error) => {
-                tracing::debug!(domain = %known.domain, error = crate::spool::chain(&error), "a domain cannot be described");
+                tracing::debug!(domain = %known.domain, error = crate::chain::chain(&error), "a domain cannot be described");
             }
         }
     }
@@ -111,16 +125,26 @@ impl Session<'_> {
                 if let Some(share) = table::zero_fraction(&params, huge_pages) {
                     values.whole(Metric::VmMemZeroFraction, share);
                 }
+                if params.u64("block.count").is_some() {
+                    known.local_disk_bytes = local_disks(&params, known.facts.as_ref());
+                    for (disk, metric, limit) in &known.throttles {
+                        values.named(*metric, disk, *limit);
+                    }
+                }
                 if let Some(now) = params.i64("state.state") {
                     known.running = now == i64::from(state::RUNNING);
                 }
                 self.look
                     .sweeps
                     .extend(values.sweep(known.subject(), window));
+                let is_looked_for = known.job_known;
                 let reshaped = known.reshape(table::shape(&params));
                 if reshaped || known.facts.is_none() {
                     let domain = known.domain.clone();
                     self.describe(id, domain);
+                }
+                if !is_looked_for {
+                    self.look_for_job(id);
                 }
             }
             Err(CallError::TimedOut { .. }) => {
@@ -129,7 +153,7 @@ impl Session<'_> {
                 self.fall_back(id);
             }
             Err(error) => {
-                tracing::debug!(domain = %known.domain, error = crate::spool::chain(&error), "a domain is left out of this round");
+                tracing::debug!(domain = %known.domain, error = crate::chain::chain(&error), "a domain is left out of this round");
             }
         }
     }
@@ -145,14 +169,32 @@ impl Session<'_> {
             return;
         };
         known.job_busy = false;
+        // An error is an answer too: on the target of a migration the question is refused.
+        let is_late = matches!(result, Err(CallError::TimedOut { .. }));
+        known.job_known |= !is_late;
+        if known.migration.is_none() {
+            if is_late {
+                known.quarantine(self.guests.clock.monotonic());
+            }
+            if let Some(elapsed) = result.as_ref().ok().and_then(migration::leaving_since) {
+                self.found_leaving(id, elapsed);
+            }
+            return;
+        }
         let (domain, incarnation, subject) = (id, known.incarnation, known.subject());
         let Some(migration) = known.migration.as_mut() else {
             return;
         };
         if let Some(number) = pass {
-            migration.pass(number);
             let params = result.as_ref().ok().map(|stats| &stats.params);
             let iteration = migration::iteration(number, params);
+            let mut values = Values::default();
+            let dirtied = migration.pass(&iteration, params, &mut values);
+            let end = window.end;
+            self.look.sweeps.extend(values.sweep(subject, window));
+            self.look
+                .sweeps
+                .extend(dirtied.and_then(|pass| pass.sweep(subject, end)));
             self.tell(EventKind::MigrationIteration {
                 domain,
                 incarnation,
@@ -211,6 +253,7 @@ impl Session<'_> {
         }
         self.begin_measurements();
         self.look_through_memory();
+        self.survey();
     }
 
     /// Reads how much of each guest's memory was ever touched, where that is due.
@@ -227,22 +270,39 @@ impl Session<'_> {
             }
             known.touched_due = Some(now.plus(every));
             let (id, domain) = (*id, known.domain.clone());
-            let clock = Arc::clone(&self.guests.clock);
+            let (clock, root) = (Arc::clone(&self.guests.clock), self.guests.root.clone());
             self.calls.spawn_blocking(move || {
                 let begin = clock.now();
-                let bytes = touched::read(Path::new("/"), &domain, memory);
-                let window = Window::between(begin, clock.now());
-                Done::Touched(id, window, bytes.map(|size| size.bytes()))
+                let mut values = Values::default();
+                touched::read(&root, &domain, memory, &mut values);
+                Done::Process(id, Window::between(begin, clock.now()), values)
             });
         }
     }
 
-    fn touched(&mut self, id: DomainId, window: Window, bytes: Option<u64>) {
-        let (Some(known), Some(bytes)) = (self.domains.get(&id), bytes) else {
+    /// Looks at the processes of the guests, where that is due.
+    fn survey(&mut self) {
+        let now = self.guests.clock.monotonic();
+        for (id, known) in &mut self.domains {
+            if known.survey_due.is_some_and(|due| due > now) {
+                continue;
+            }
+            known.survey_due = Some(now.plus(SURVEY_EVERY));
+            let (id, domain) = (*id, known.domain.clone());
+            let (clock, root) = (Arc::clone(&self.guests.clock), self.guests.root.clone());
+            self.calls.spawn_blocking(move || {
+                let begin = clock.now();
+                let mut values = Values::default();
+                process::survey(&root, &domain, &mut values);
+                Done::Process(id, Window::between(begin, clock.now()), values)
+            });
+        }
+    }
+
+    fn told_by_process(&mut self, id: DomainId, window: Window, values: Values) {
+        let Some(known) = self.domains.get(&id) else {
             return;
         };
-        let mut values = Values::default();
-        values.whole(Metric::VmMemTouched, bytes);
         self.look
             .sweeps
             .extend(values.sweep(known.subject(), window));
@@ -250,9 +310,9 @@ impl Session<'_> {
 
     fn begin_measurements(&mut self) {
         let config = &self.guests.config.dirty;
-        if self.guests.libvirt.access != Access::ReadWrite {
+        let Some(way) = dirty::way(&self.guests.libvirt, config) else {
             return;
-        }
+        };
         let now = self.guests.clock.monotonic();
         while self.measuring < config.concurrent_max {
             let due = |known: &&mut super::Known| {
@@ -274,11 +334,11 @@ impl Session<'_> {
                 started: self.guests.clock.now(),
             };
             let (connection, clock) = (self.connection.clone(), Arc::clone(&self.guests.clock));
-            let deadline = self.guests.libvirt.call_deadline;
+            let (deadline, way) = (self.guests.libvirt.call_deadline, way.clone());
             self.measuring += 1;
             self.calls.spawn(async move {
-                let outcome = dirty::measure(connection, order.clone(), deadline, clock).await;
-                Done::Measured(id, order, outcome)
+                let outcome = dirty::measure(&connection, &order, &way, deadline).await;
+                Done::Measured(id, order, outcome.map(|measured| (measured, clock.now())))
             });
         }
     }
@@ -291,12 +351,13 @@ impl Session<'_> {
             return;
         };
         let settings = (config.windows.len(), config.every);
-        let dirty::Outcome::Measured(rate, ended) = outcome else {
-            if let dirty::Outcome::Failed(error) = outcome {
+        let (measured, ended) = match outcome {
+            Ok(measured) => measured,
+            Err(error) => {
                 tell_failure(&known.domain, &error);
+                known.dirty.end(None, now, settings);
+                return;
             }
-            known.dirty.end(None, now, settings);
-            return;
         };
         // A migration that began meanwhile slowed the guest or stopped it.
         if known.migration.is_some() || !known.running {
@@ -304,11 +365,12 @@ impl Session<'_> {
             return;
         }
         let memory = known.facts.as_ref().and_then(|facts| facts.memory_max);
-        let turn = known.dirty.end(Some((order.window, rate)), now, settings);
+        let point = Some((order.window, measured.rate));
+        let turn = known.dirty.end(point, now, settings);
         let subject = known.subject();
         self.look
             .sweeps
-            .extend(dirty::sweep(subject, (order, rate), ended, memory));
+            .extend(dirty::sweep(subject, (order, &measured), ended, memory));
         if let Some(turn) = turn {
             let window = Window {
                 end: ended,
@@ -321,10 +383,20 @@ impl Session<'_> {
     }
 }
 
-fn tell_failure(domain: &DomainRef, error: &CallError) {
-    let text = crate::spool::chain(error);
+/// Adds up the disks that no other node reaches; those of which that is not known do not count.
+fn local_disks(params: &TypedParams, facts: Option<&DomainFacts>) -> Option<u64> {
+    let facts = facts?;
+    let is_local = |name: &str| {
+        let mut disks = facts.disks.iter();
+        disks.any(|disk| disk.target == name && disk.shared == Some(false))
+    };
+    table::local_disks(params, is_local)
+}
+
+fn tell_failure(domain: &DomainRef, error: &MeasureError) {
+    let text = crate::chain::chain(error);
     if error.is_denied() {
-        tracing::warn!(%domain, error = text, "dirty rates cannot be measured; check `access` in [libvirt]");
+        tracing::warn!(%domain, error = text, "dirty rates cannot be measured; check `access` in [libvirt] and `helper` in [dirty]");
     } else {
         tracing::debug!(%domain, error = text, "a dirty rate was not measured");
     }

@@ -1,9 +1,14 @@
 //! Events of libvirt, made into events of ours.
 
+use std::time::Duration;
+
 use plimsoll_libvirt::{DomainEvent, DomainEventKind, TypedParams, job, lifecycle};
-use plimsoll_model::{DomainId, DomainState, Event, EventKind, MigrationEnded, MigrationRole};
+use plimsoll_model::{
+    DomainId, DomainState, Event, EventKind, Metric, MigrationEnded, MigrationRole, Window,
+};
 
 use super::{Limits, Session};
+use crate::look::Values;
 use crate::source::libvirt::migration::Migration;
 
 impl Session<'_> {
@@ -109,6 +114,16 @@ impl Session<'_> {
         }
     }
 
+    /// Notes a migration that began before anybody listened.
+    pub(super) fn found_leaving(&mut self, id: DomainId, elapsed: Duration) {
+        self.begin(id, MigrationRole::Source);
+        let now = self.guests.clock.now();
+        let known = self.domains.get_mut(&id);
+        if let Some(migration) = known.and_then(|known| known.migration.as_mut()) {
+            migration.started = now.minus(elapsed);
+        }
+    }
+
     /// Tells the start of a migration under way, once.
     pub(super) fn tell_start(&mut self, id: DomainId, role: MigrationRole, limits: Limits) {
         let Some(known) = self.domains.get_mut(&id) else {
@@ -165,7 +180,13 @@ impl Session<'_> {
         if known.migration.take().is_none() {
             return;
         }
-        let incarnation = known.incarnation;
+        let (incarnation, subject) = (known.incarnation, known.subject());
+        // However it ended: the last value of the series must not say for ever that it runs.
+        let now = self.guests.clock.now();
+        let mut values = Values::default();
+        values.whole(Metric::VmMigActive, 0);
+        let ended = values.sweep(subject, Window::between(now, now));
+        self.look.sweeps.extend(ended);
         tracing::info!(domain = %known.domain, end = ?end.end, total_ms = end.total_ms, downtime_ms = end.downtime_ms, "a migration ended");
         self.tell(EventKind::MigrationEnded {
             domain: id,

@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 
+use plimsoll_tests::TOTAL_ERROR_MAX;
 use plimsoll_tests::stage::Migration;
 use serde_json::Value;
 
@@ -20,13 +21,36 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Whether the verdict and the end of the migration agree.
+    /// Whether the guest was called right: the end as foretold, and where it moved, in a time within the bar.
     pub(super) fn is_right(&self) -> bool {
+        let total = self.error("/total_ms", "total_ms");
+        self.end_is_right()
+            && match self.moved {
+                // A figure that is missing was not foretold.
+                Migration::Completed(_) => {
+                    total.is_some_and(|error| error.abs() <= TOTAL_ERROR_MAX)
+                }
+                Migration::Aborted { .. } => true,
+            }
+    }
+
+    /// Whether the verdict and the end of the migration agree.
+    fn end_is_right(&self) -> bool {
         let said = self.said.get("verdict").and_then(Value::as_str);
         match self.moved {
             Migration::Completed(_) => said == Some("VERDICT_CONVERGES"),
             Migration::Aborted { .. } => said == Some("VERDICT_DOES_NOT_CONVERGE"),
         }
+    }
+
+    /// How far a figure was foretold off, as a share of what it was; absent if either side is.
+    fn error(&self, said: &str, was: &str) -> Option<f64> {
+        let was = self.was(was).filter(|was| *was > 0.0)?;
+        Some(middle(&self.said, said)? / was - 1.0)
+    }
+
+    fn was(&self, field: &str) -> Option<f64> {
+        self.outcome.get(field).and_then(Value::as_f64)
     }
 
     /// The end that was foretold, and the end that came.
@@ -53,8 +77,8 @@ pub(super) fn render(rows: &[Row]) -> String {
     );
     for row in rows {
         let (said, was) = row.ends();
-        let judged = if row.is_right() { "right" } else { "WRONG" };
-        line(&mut text, row.name, ["verdict", said, was, judged]);
+        let words = ["verdict", said, was, judged(row.end_is_right())];
+        line(&mut text, row.name, words);
         let Migration::Completed(_) = row.moved else {
             continue;
         };
@@ -68,19 +92,22 @@ pub(super) fn render(rows: &[Row]) -> String {
             ),
             ("sent", "/wire_bytes", "memory_processed_bytes", Unit::Bytes),
         ] {
-            let said = middle(&row.said, said);
-            let was = row.outcome.get(was).and_then(Value::as_f64);
-            let error = match (said, was) {
-                (Some(said), Some(was)) if was > 0.0 => {
-                    format!("{:+.0} %", (said / was - 1.0) * 100.0)
-                }
-                _ => "-".to_owned(),
-            };
+            let error = row
+                .error(said, was)
+                .map_or("-".to_owned(), |error| format!("{:+.0} %", error * 100.0));
+            let (said, was) = (middle(&row.said, said), row.was(was));
             let words = [figure, &unit.render(said), &unit.render(was), &error];
             line(&mut text, row.name, words);
         }
+        let bar = format!("{:.0} %", TOTAL_ERROR_MAX * 100.0);
+        let words = ["total within", &bar, "", judged(row.is_right())];
+        line(&mut text, row.name, words);
     }
     text
+}
+
+fn judged(right: bool) -> &'static str {
+    if right { "right" } else { "WRONG" }
 }
 
 fn line(text: &mut String, name: &str, [figure, said, was, error]: [&str; 4]) {
@@ -112,5 +139,52 @@ impl Unit {
             (Self::Milliseconds, Some(ms)) => format!("{ms:.0} ms"),
             (Self::Bytes, Some(bytes)) => format!("{:.1} MiB", bytes / f64::from(1 << 20)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_tests::stage::JobInfo;
+    use serde_json::json;
+
+    use super::*;
+
+    fn moved(said: Value, was: Value) -> Row {
+        Row {
+            name: "calm",
+            said: json!({"verdict": "VERDICT_CONVERGES", "total_ms": said}),
+            moved: Migration::Completed(JobInfo::default()),
+            outcome: json!({"total_ms": was}),
+        }
+    }
+
+    #[test]
+    fn a_total_beyond_a_quarter_or_missing_is_wrong_although_the_verdict_was_right() {
+        let said = |ms: u32| json!({"p10": 1, "p50": ms, "p90": 9_999});
+        assert!(moved(said(1_250), json!(1_000)).is_right());
+        assert!(moved(said(750), json!(1_000)).is_right());
+        for (said, was) in [
+            (said(1_260), json!(1_000)),
+            (said(740), json!(1_000)),
+            (Value::Null, json!(1_000)),
+            (said(1_000), Value::Null),
+        ] {
+            let row = moved(said, was);
+            assert!(!row.is_right(), "{} {}", row.said, row.outcome);
+            assert!(render(&[row]).contains("WRONG"));
+        }
+    }
+
+    #[test]
+    fn a_guest_that_stayed_is_judged_by_the_verdict_alone() {
+        let stayed = |verdict: &str| Row {
+            name: "wild",
+            said: json!({"verdict": verdict}),
+            moved: Migration::Aborted { last: None },
+            outcome: Value::Null,
+        };
+        assert!(stayed("VERDICT_DOES_NOT_CONVERGE").is_right());
+        assert!(!stayed("VERDICT_AT_RISK").is_right());
+        assert!(!stayed("VERDICT_CONVERGES").is_right());
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use plimsoll_tests::TOTAL_ERROR_MAX;
 use plimsoll_tests::cloud::Cloud;
 use plimsoll_tests::guest::{Guest, PAGE_BYTES, PageSet, Pattern};
 use plimsoll_tests::stage::{MigrateOptions, Migration, StageConfig};
@@ -53,7 +54,7 @@ impl Part {
     }
 }
 
-/// Tells the tale to its end; success means that both predictions were right.
+/// Tells the tale to its end; success means that both guests were called right.
 pub(super) fn tell(base: &Path, programs: &Path) -> anyhow::Result<ExitCode> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     say(&format!(
@@ -86,8 +87,9 @@ pub(super) fn tell(base: &Path, programs: &Path) -> anyhow::Result<ExitCode> {
     say(&table::render(&rows))?;
     let right = rows.iter().filter(|row| row.is_right()).count();
     say(&format!(
-        "{right} of {} verdicts were right; taking everything down",
-        rows.len()
+        "{right} of {} guests were called right (verdict, and total within {:.0} %); taking everything down",
+        rows.len(),
+        TOTAL_ERROR_MAX * 100.0
     ))?;
     cloud.fall().context("the stage did not fall")?;
     Ok(if rows.iter().all(Row::is_right) {

@@ -1,0 +1,379 @@
+//! A file of rollups: cells of one tier, written once, never changed, removed whole. It looks like a file
+//! of blocks with other blocks in it. It is a rebuildable fact as long as the samples are there.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plimsoll_model::{Part, SeriesKey, Subject, UnixMillis};
+
+use crate::block::Place;
+use crate::cells::Cells;
+use crate::codec::{self, Malformed, Pack, pack_all, unpack_all};
+use crate::error::{Hole, OpenError};
+use crate::frame::{self, Item, Items, Kind, io_error};
+use crate::handles::Lately;
+use crate::rolling::Lanes;
+use crate::rollup::{Cell, Tier};
+use crate::sealed::{Footer, Located, check_header, read_footer};
+
+/// A stretch of time, its end not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span {
+    pub(crate) begin: UnixMillis,
+    pub(crate) end: UnixMillis,
+}
+
+impl Span {
+    pub(crate) fn millis(begin: i64, end: i64) -> Self {
+        Self {
+            begin: UnixMillis::from_millis(begin),
+            end: UnixMillis::from_millis(end),
+        }
+    }
+
+    /// Returns what both have.
+    pub(crate) fn and(self, other: Self) -> Option<Self> {
+        let begin = self.begin.max(other.begin);
+        let end = self.end.min(other.end);
+        (begin < end).then_some(Self { begin, end })
+    }
+
+    /// Returns what is left without others.
+    pub(crate) fn without(self, others: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let mut left = vec![self];
+        for other in others {
+            let cut = |span: Self| {
+                let before = Self {
+                    end: span.end.min(other.begin),
+                    ..span
+                };
+                let behind = Self {
+                    begin: span.begin.max(other.end),
+                    ..span
+                };
+                [before, behind]
+                    .into_iter()
+                    .filter(|span| span.begin < span.end)
+            };
+            left = left.into_iter().flat_map(cut).collect();
+        }
+        left
+    }
+
+    pub(crate) fn has(self, at: UnixMillis) -> bool {
+        (self.begin..self.end).contains(&at)
+    }
+}
+
+/// Damage in samples of which rollups were made: what they tell may not be all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// The damaged file, below the directory of the store.
+    pub(crate) name: String,
+    /// Where the damage begins.
+    pub(crate) offset: u64,
+    /// Which time it concerns.
+    pub(crate) span: Span,
+    /// Whom it concerns; absent where nobody knows.
+    pub(crate) subject: Option<Subject>,
+}
+
+/// What the manifest says of a file of rollups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RollupEntry {
+    /// Number in its name.
+    pub(crate) id: u64,
+    pub(crate) tier: Tier,
+    /// Of which time it has all cells; several files may share it, with other subjects each.
+    pub(crate) span: Span,
+    /// Length of the file.
+    pub(crate) bytes: u64,
+    /// Where the footer's frame begins.
+    pub(crate) footer: u64,
+    /// What was damaged when it was made.
+    pub(crate) lost: Vec<Lost>,
+}
+
+impl RollupEntry {
+    /// Names its file below the directory of the store.
+    pub(crate) fn path(&self, dir: &Path) -> PathBuf {
+        let tier = dir.join("rollup").join(self.tier.name());
+        tier.join(format!("{:016}.rollup", self.id))
+    }
+}
+
+impl Pack for Span {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.begin.pack(out);
+        self.end.pack(out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok(Self {
+            begin: Pack::unpack(input)?,
+            end: Pack::unpack(input)?,
+        })
+    }
+}
+
+impl Pack for Tier {
+    fn pack(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::FiveMinutes => 1,
+            Self::Hour => 2,
+        });
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        match u8::unpack(input)? {
+            1 => Ok(Self::FiveMinutes),
+            2 => Ok(Self::Hour),
+            _ => Err(Malformed {
+                what: "a tier is not known",
+            }),
+        }
+    }
+}
+
+impl Pack for Lost {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.name.pack(out);
+        self.offset.pack(out);
+        self.span.pack(out);
+        self.subject.pack(out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok(Self {
+            name: Pack::unpack(input)?,
+            offset: Pack::unpack(input)?,
+            span: Pack::unpack(input)?,
+            subject: Pack::unpack(input)?,
+        })
+    }
+}
+
+impl Pack for RollupEntry {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.id.pack(out);
+        self.tier.pack(out);
+        self.span.pack(out);
+        self.bytes.pack(out);
+        self.footer.pack(out);
+        pack_all(&self.lost, out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: Pack::unpack(input)?,
+            tier: Pack::unpack(input)?,
+            span: Pack::unpack(input)?,
+            bytes: Pack::unpack(input)?,
+            footer: Pack::unpack(input)?,
+            lost: unpack_all(input)?,
+        })
+    }
+}
+
+/// A file that somebody read lately.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    file: File,
+    pub(crate) footer: Footer,
+}
+
+/// A file of rollups, opened when it is read.
+#[derive(Debug)]
+pub(crate) struct Rolled {
+    pub(crate) entry: RollupEntry,
+    pub(crate) path: PathBuf,
+    opened: Arc<Lately<Opened>>,
+    // Opened before it was removed, for whoever still reads it.
+    pinned: std::sync::OnceLock<Arc<Opened>>,
+}
+
+impl Rolled {
+    /// Names a file; what is wrong with it at first sight is noted.
+    pub(crate) fn open(
+        (dir, opened): (&Path, &Arc<Lately<Opened>>),
+        entry: &RollupEntry,
+        holes: &mut Vec<Hole>,
+    ) -> Result<Self, OpenError> {
+        let rolled = Self::of((dir, opened), entry.clone());
+        let path = &rolled.path;
+        match File::open(path) {
+            Ok(file) => {
+                let header = check_header(&file, path, (Kind::Rollup, entry.id))?;
+                let found = file.metadata().map_err(io_error("read", path))?.len();
+                let what = "the file has another length than the manifest says";
+                let length = (found != entry.bytes).then(|| rolled.hole(found, what));
+                holes.extend(header.into_iter().chain(length));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                holes.push(rolled.hole(0, "the file is missing"));
+            }
+            Err(error) => return Err(io_error("open", path)(error)),
+        }
+        Ok(rolled)
+    }
+
+    pub(crate) fn of((dir, opened): (&Path, &Arc<Lately<Opened>>), entry: RollupEntry) -> Self {
+        Self {
+            path: entry.path(dir),
+            entry,
+            opened: Arc::clone(opened),
+            pinned: std::sync::OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn hole(&self, offset: u64, what: &'static str) -> Hole {
+        let path = self.path.clone();
+        Hole { path, offset, what }
+    }
+
+    /// Opens the file and reads its footer. A footer that is damaged is not made anew: the whole file is.
+    pub(crate) fn read(&self) -> Result<Arc<Opened>, Hole> {
+        if let Some(pinned) = self.pinned.get() {
+            return Ok(Arc::clone(pinned));
+        }
+        let mut damage = None;
+        let opened = self.opened.get(self.entry.id, || {
+            let file = File::open(&self.path)?;
+            let at = (self.entry.id, self.entry.bytes, self.entry.footer);
+            match read_footer(&file, &self.path, at) {
+                Ok(footer) => Ok(Opened { file, footer }),
+                Err(hole) => {
+                    damage = Some(hole);
+                    Err(std::io::ErrorKind::InvalidData.into())
+                }
+            }
+        });
+        opened.or_else(|error| {
+            let what = if error.kind() == std::io::ErrorKind::NotFound {
+                "the file is missing"
+            } else {
+                "the file cannot be opened"
+            };
+            let pinned = self.pinned.get().map(Arc::clone);
+            pinned.ok_or_else(|| damage.unwrap_or_else(|| self.hole(0, what)))
+        })
+    }
+
+    /// Keeps the file readable for those who hold it, although it is about to be removed.
+    pub(crate) fn pin(&self) {
+        if let Ok(opened) = self.read() {
+            self.pinned.get_or_init(|| opened);
+        }
+        self.opened.forget(self.entry.id);
+    }
+
+    fn block(&self, opened: &Opened, block: &Located) -> Result<Vec<u8>, Hole> {
+        let at = (block.offset, block.length);
+        frame::read_at(&opened.file, &self.path, self.entry.id, at)
+    }
+
+    /// Reads the cells of one series that begin in a span; damage is noted.
+    pub(crate) fn cells(&self, key: &SeriesKey, span: Span, holes: &mut Vec<Hole>) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        let opened = match self.read() {
+            Ok(opened) => opened,
+            Err(hole) => {
+                holes.push(hole);
+                return cells;
+            }
+        };
+        let wanted = (key.metric, key.part.clone());
+        let place: Place = key.subject.into();
+        for block in opened.footer.blocks.get(&place).into_iter().flatten() {
+            let apart = block.last < span.begin || block.first >= span.end;
+            if apart || !opened.footer.columns_of(block).contains(&wanted) {
+                continue;
+            }
+            let lanes = self.block(&opened, block).and_then(|bytes| {
+                let same = |metric, part: &Part| metric == key.metric && *part == key.part;
+                let lanes = Cells::parse(&bytes).and_then(|cells| cells.lanes(same));
+                lanes.map_err(|error| self.hole(block.offset, error.what))
+            });
+            match lanes {
+                Ok(lanes) => cells.extend(lanes.into_iter().flat_map(|lane| lane.cells)),
+                Err(hole) => holes.push(hole),
+            }
+        }
+        let begin = |cell: &Cell| UnixMillis::from_millis(self.entry.tier.begin(cell.number));
+        cells.retain(|cell| span.has(begin(cell)));
+        cells
+    }
+
+    /// Reads all cells of a subject into series; damage is noted.
+    pub(crate) fn lanes(&self, place: Place, into: &mut Lanes, holes: &mut Vec<(Located, Hole)>) {
+        let Ok(opened) = self.read() else { return };
+        for block in opened.footer.blocks.get(&place).into_iter().flatten() {
+            let lanes = self.block(&opened, block).and_then(|bytes| {
+                let lanes = Cells::parse(&bytes).and_then(|cells| cells.lanes(|_, _| true));
+                lanes.map_err(|error| self.hole(block.offset, error.what))
+            });
+            match lanes {
+                Ok(lanes) => lanes.into_iter().for_each(|lane| into.add(lane)),
+                Err(hole) => holes.push((block.clone(), hole)),
+            }
+        }
+    }
+}
+
+/// Verifies every byte of a file of rollups.
+pub(crate) fn check(path: &Path, entry: &RollupEntry, bytes: &[u8]) -> Result<u64, Vec<Hole>> {
+    let mut holes = Vec::new();
+    let mut hole = |offset: u64, what| {
+        let path = path.to_owned();
+        holes.push(Hole { path, offset, what });
+    };
+    if let Err(error) = frame::check_header(path, Kind::Rollup, entry.id, bytes) {
+        hole(0, codec::what_of(&error));
+    }
+    if bytes.len() as u64 != entry.bytes {
+        let what = "the file has another length than the manifest says";
+        hole(bytes.len() as u64, what);
+    }
+    let mut frames = 0;
+    let mut found: BTreeMap<Place, Vec<u64>> = BTreeMap::new();
+    let mut told = None;
+    for item in Items::new(bytes, entry.id) {
+        match item {
+            Item::Hole { offset, what } => hole(offset as u64, what),
+            Item::Frame {
+                offset, payload, ..
+            } => {
+                frames += 1;
+                let read = if offset as u64 == entry.footer {
+                    Footer::unpack(payload).map(|footer| told = Some(footer))
+                } else {
+                    Cells::parse(payload).and_then(|cells| {
+                        found.entry(cells.place).or_default().push(offset as u64);
+                        cells.lanes(|_, _| true).map(|_| ())
+                    })
+                };
+                if let Err(error) = read {
+                    hole(offset as u64, error.what);
+                }
+            }
+        }
+    }
+    let offsets = |blocks: &Vec<Located>| blocks.iter().map(|block| block.offset).collect();
+    let told = told.map(|told| {
+        let blocks = told.blocks.iter();
+        blocks
+            .map(|(place, blocks)| (*place, offsets(blocks)))
+            .collect()
+    });
+    if told.is_some_and(|told: BTreeMap<Place, Vec<u64>>| told != found) {
+        let what = "the footer does not tell of the same blocks as the file holds";
+        hole(entry.footer, what);
+    }
+    if holes.is_empty() {
+        Ok(frames)
+    } else {
+        Err(holes)
+    }
+}

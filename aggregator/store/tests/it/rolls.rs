@@ -1,0 +1,690 @@
+//! Rollups are what the samples were: held against a map that is folded naively, through late samples,
+//! resets, gaps, seals and reopenings, and while samples are forgotten.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use plimsoll_model::{
+    Batch, Metric, NodeId, Part, SeriesKey, SessionId, Subject, Sweep, UnixMillis, Window,
+};
+use plimsoll_store::{
+    Answer, Function, GAP, Record, SeriesFilter, Step, Steps, StepsError, Store, StoreOptions,
+    Tier, check, rebuild_index,
+};
+use proptest::prelude::*;
+
+use crate::scene::files;
+
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+const METRICS: [Metric; 3] = [
+    Metric::HostPsiCpuSome,
+    Metric::HostMemFree,
+    Metric::HostLibvirtUp,
+];
+
+fn options() -> StoreOptions {
+    StoreOptions {
+        partition: Duration::from_secs(2 * HOUR),
+        ..StoreOptions::default()
+    }
+}
+
+fn seconds(at: u64) -> UnixMillis {
+    UnixMillis::from_millis(i64::try_from(at * 1_000).unwrap())
+}
+
+/// A node that tells a counter, a quantity and a word, and a map of what it told.
+struct Meter {
+    sequence: u64,
+    values: [u64; 3],
+    model: BTreeMap<Window, [u64; 3]>,
+}
+
+impl Meter {
+    fn new() -> Self {
+        Self {
+            sequence: 0,
+            values: [0, 1 << 33, 1],
+            model: BTreeMap::new(),
+        }
+    }
+
+    fn node() -> NodeId {
+        NodeId::from_bytes([1; 16]).unwrap()
+    }
+
+    fn key(metric: Metric) -> SeriesKey {
+        SeriesKey {
+            subject: Subject::Node(Self::node()),
+            metric,
+            part: Part::whole(),
+        }
+    }
+
+    /// Tells the values of several windows in one batch.
+    fn tell(&mut self, store: &Store, windows: &[(Window, [u64; 3])]) {
+        self.sequence += 1;
+        let sweep = |(window, values): &(Window, [u64; 3])| Sweep {
+            subject: Subject::Node(Self::node()),
+            window: *window,
+            values: METRICS
+                .iter()
+                .zip(values)
+                .map(|(metric, value)| (*metric, Part::whole(), *value))
+                .collect(),
+        };
+        let batch = Batch {
+            node: Self::node(),
+            session: SessionId::from_bytes([2; 16]).unwrap(),
+            sequence: self.sequence,
+            made: windows[0].0.end,
+            body_crc: 7,
+            rows: windows.iter().map(sweep).collect(),
+            facts: Vec::new(),
+            events: Vec::new(),
+        };
+        store.append(&[Record::Batch(batch)]).unwrap();
+        for (window, values) in windows {
+            self.model.entry(*window).or_insert(*values);
+        }
+    }
+
+    /// Tells evenly spaced samples of `from..to`.
+    fn run(&mut self, store: &Store, (from, to, every): (u64, u64, u64)) {
+        let mut windows = Vec::new();
+        for at in (from..to).step_by(usize::try_from(every).unwrap()) {
+            self.values[0] += at % 977 * 1_000;
+            self.values[1] = (1 << 33) + at * 7_919 % 104_729 * 4_096;
+            self.values[2] = u64::from(at % 7_200 < 3_600);
+            let width_ms = 3;
+            windows.push((
+                Window {
+                    end: seconds(at),
+                    width_ms,
+                },
+                self.values,
+            ));
+        }
+        for some in windows.chunks(500) {
+            self.tell(store, some);
+        }
+    }
+
+    fn samples(&self, column: usize) -> Vec<(Window, u64)> {
+        let all = self.model.iter();
+        all.map(|(window, values)| (*window, values[column]))
+            .collect()
+    }
+}
+
+fn ask(function: Function, (from, to): (u64, u64), step: u64) -> Steps {
+    Steps {
+        from: seconds(from),
+        to: UnixMillis::from_millis(seconds(to).millis() - 1),
+        step: Duration::from_secs(step),
+        function,
+        gap: GAP,
+    }
+}
+
+/// What a step must be, from all samples, the slow and simple way.
+fn naive(samples: &[(Window, u64)], asked: &Steps) -> Vec<Step> {
+    let step = i64::try_from(asked.step.as_millis()).unwrap();
+    let mut found = Vec::new();
+    let (first, last) = (asked.from.millis() / step, asked.to.millis() / step);
+    for number in first..=last {
+        let (begin, end) = (number * step, (number + 1) * step);
+        let near = |at: i64| samples.partition_point(|(window, _)| window.end.millis() < at);
+        let samples = &samples[near(begin - 300_000)..near(end + 300_001)];
+        let inside: Vec<u64> = samples
+            .iter()
+            .filter(|(window, _)| (begin..end).contains(&window.end.millis()))
+            .map(|(_, value)| *value)
+            .collect();
+        let (mut grown, mut held, mut grown_ms, mut held_ms) = (0_u128, 0_u128, 0_i64, 0_i64);
+        for pair in samples.windows(2) {
+            let (a, b) = (pair[0].0.end.millis(), pair[1].0.end.millis());
+            let (from, to) = (a.max(begin), b.min(end));
+            if from >= to || b - a > 300_000 {
+                continue;
+            }
+            held += u128::from(pair[0].1) * u128::try_from(to - from).unwrap();
+            held_ms += to - from;
+            if let Some(all) = pair[1].1.checked_sub(pair[0].1) {
+                let until = |at: i64| {
+                    u128::from(all) * u128::try_from(at - a).unwrap()
+                        / u128::try_from(b - a).unwrap()
+                };
+                grown += until(to) - until(from);
+                grown_ms += to - from;
+            }
+        }
+        let sum = || inside.iter().map(|value| u128::from(*value)).sum::<u128>() as f64;
+        let some = |value: f64, known: bool| known.then_some(value);
+        let is_there = !inside.is_empty();
+        let value = match asked.function {
+            Function::Min => inside.iter().min().map(|value| *value as f64),
+            Function::Max => inside.iter().max().map(|value| *value as f64),
+            Function::Last => inside.last().map(|value| *value as f64),
+            Function::Sum => some(sum(), is_there),
+            Function::Count => some(inside.len() as f64, is_there),
+            Function::Mean => some(sum() / inside.len() as f64, is_there),
+            Function::Increase => some(grown as f64, grown_ms > 0),
+            Function::Rate => some(grown as f64 / grown_ms as f64 * 1_000.0, grown_ms > 0),
+            Function::MeanOverTime => some(held as f64 / held_ms as f64, held_ms > 0),
+            _ => unreachable!("the story asks for no other"),
+        };
+        let end = UnixMillis::from_millis(end);
+        found.extend(value.map(|value| Step { end, value }));
+    }
+    found
+}
+
+const OF_COUNTERS: [Function; 4] = [
+    Function::Rate,
+    Function::Increase,
+    Function::Count,
+    Function::Last,
+];
+const OF_GAUGES: [Function; 7] = [
+    Function::Min,
+    Function::Max,
+    Function::Mean,
+    Function::Sum,
+    Function::Count,
+    Function::Last,
+    Function::MeanOverTime,
+];
+
+/// Holds every function against the map; returns the last answer.
+fn agrees(store: &Store, meter: &Meter, span: (u64, u64), step: u64) -> Answer {
+    let mut answer = Answer::default();
+    for (column, metric) in METRICS.into_iter().enumerate() {
+        let functions = if column == 0 {
+            OF_COUNTERS.as_slice()
+        } else {
+            OF_GAUGES.as_slice()
+        };
+        let samples = meter.samples(column);
+        for function in functions {
+            let asked = ask(*function, span, step);
+            answer = store.steps(&Meter::key(metric), &asked).unwrap();
+            assert_eq!(answer.holes, []);
+            assert_eq!(
+                answer.steps,
+                naive(&samples, &asked),
+                "{metric} {function:?} {step} s"
+            );
+        }
+    }
+    answer
+}
+
+fn tiers(answer: &Answer) -> Vec<Option<Tier>> {
+    answer.used.iter().map(|used| used.tier).collect()
+}
+
+/// Keeps the store in order until nothing is left to do.
+fn settle(store: &Store, now: u64) {
+    let done = plimsoll_store::Upkeep::default();
+    let is_done = (0..200).any(|_| store.maintain(seconds(now)).unwrap() == done);
+    assert!(is_done, "upkeep finds no end");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn steps_are_what_a_naive_fold_of_all_samples_gives(
+        actions in proptest::collection::vec((0_u8..12, 1_u64..400, any::<u16>()), 10..60),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path(), options()).unwrap().0;
+        let mut meter = Meter::new();
+        let begin = 20_000 * DAY / 2;
+        let mut now = begin;
+        for (action, amount, value) in actions {
+            let value = u64::from(value);
+            match action {
+                0 => drop(store.seal().unwrap()),
+                1 | 2 => drop(store.maintain(seconds(now + amount * 90)).unwrap()),
+                3 => {
+                    drop(store);
+                    store = Store::open(dir.path(), options()).unwrap().0;
+                }
+                // Late, anywhere in what is there, sometimes where there is a sample already.
+                4 | 5 => {
+                    let late = begin + (now - begin) * value / 65_536;
+                    let window = Window {
+                        end: UnixMillis::from_millis(seconds(late).millis() + i64::from(amount % 2 == 0)),
+                        width_ms: u32::try_from(amount).unwrap(),
+                    };
+                    meter.tell(&store, &[(window, [value * 99, value << 40, amount % 3])]);
+                }
+                // Restart of what is counted.
+                6 => meter.values[0] = value,
+                // Silence.
+                7 => now += amount * 60,
+                _ => {
+                    let mut windows = Vec::new();
+                    for round in 0..60 {
+                        now += 5 + amount * (1 + round % 3) / 2;
+                        meter.values[0] += value * round;
+                        meter.values[1] = (value << 20) + round * amount;
+                        meter.values[2] = round % 4;
+                        let width_ms = u32::try_from(round % 5).unwrap();
+                        windows.push((Window { end: seconds(now), width_ms }, meter.values));
+                    }
+                    meter.tell(&store, &windows);
+                }
+            }
+            let span = (begin, now + HOUR);
+            let step = [300, 600, HOUR, 2 * HOUR, DAY][usize::try_from(amount % 5).unwrap()];
+            agrees(&store, &meter, span, step);
+        }
+        store.seal().unwrap();
+        settle(&store, now + 2 * DAY);
+        let answer = agrees(&store, &meter, (begin, now + HOUR), HOUR);
+        // Samples are there, so all of them were rolled up, and nothing else is read.
+        let samples = meter.model.len();
+        let read = answer.used.iter().filter(|used| used.tier.is_none());
+        let held = |used: &plimsoll_store::Used| {
+            meter.model.keys().any(|window| (used.from..used.to).contains(&window.end))
+        };
+        prop_assert!(samples == 0 || !read.clone().any(held), "{:?}", answer.used);
+        drop(store);
+        prop_assert_eq!(check(dir.path()).unwrap().holes, []);
+    }
+}
+
+/// Five days of samples each minute, rolled up; begins with a day.
+fn five_days(dir: &Path, options: StoreOptions) -> (Store, Meter, u64) {
+    let (store, _) = Store::open(dir, options).unwrap();
+    let mut meter = Meter::new();
+    let begin = 10_000 * DAY;
+    for day in 0..5 {
+        meter.run(&store, (begin + day * DAY, begin + (day + 1) * DAY, 60));
+        store.seal().unwrap();
+        settle(&store, begin + (day + 1) * DAY);
+    }
+    (store, meter, begin)
+}
+
+#[test]
+fn a_long_span_reads_rollups_and_only_the_newest_samples() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, meter, begin) = five_days(dir.path(), options());
+    let span = (begin, begin + 5 * DAY);
+    let hours = agrees(&store, &meter, span, HOUR);
+    assert_eq!(tiers(&hours), [Some(Tier::Hour), None]);
+    assert_eq!(hours.used[1].from, seconds(begin + 4 * DAY + 18 * HOUR));
+    assert_eq!(
+        tiers(&agrees(&store, &meter, span, 900)),
+        [Some(Tier::FiveMinutes), None]
+    );
+    // Shorter steps, and what cells do not tell, are read from samples.
+    let minutes = ask(Function::Max, (begin, begin + DAY), 60);
+    let key = Meter::key(Metric::HostMemFree);
+    assert_eq!(tiers(&store.steps(&key, &minutes).unwrap()), [None]);
+    let median = ask(Function::Quantile(0.5), span, DAY);
+    assert_eq!(tiers(&store.steps(&key, &median).unwrap()), [None]);
+    // Many small files were merged: one of each day and tier, and those of the day under way.
+    let rolled = files(&dir.path().join("rollup"));
+    assert!(rolled.len() <= 2 * (4 + 3), "{rolled:?}");
+}
+
+#[test]
+fn a_percentile_of_one_cell_is_exact_and_of_several_no_lower_than_the_true_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, meter, begin) = five_days(dir.path(), options());
+    let key = Meter::key(Metric::HostMemFree);
+    for step in [300, HOUR, 6 * HOUR] {
+        let asked = ask(Function::P95, (begin, begin + 4 * DAY), step);
+        let told = store.steps(&key, &asked).unwrap();
+        assert!(tiers(&told).iter().all(Option::is_some));
+        let truth = Steps {
+            function: Function::Quantile(0.95),
+            ..asked
+        };
+        let truth = truth.of(&meter.samples(1)).unwrap();
+        assert_eq!(told.steps.len(), truth.len());
+        for (told, truth) in told.steps.iter().zip(truth) {
+            if step <= HOUR {
+                assert_eq!(*told, truth);
+            } else {
+                assert!(told.value >= truth.value, "{told:?} {truth:?}");
+            }
+        }
+    }
+    let words = Meter::key(Metric::HostLibvirtUp);
+    let asked = ask(Function::P95, (begin, begin + DAY), HOUR);
+    assert_eq!(
+        tiers(&store.steps(&words, &asked).unwrap()),
+        [None],
+        "a word has no percentile"
+    );
+}
+
+#[test]
+fn where_samples_are_forgotten_the_finest_rollups_left_answer_and_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, meter, begin) = five_days(dir.path(), options());
+    let end = begin + 5 * DAY;
+    drop(store);
+    let day = Duration::from_secs(DAY);
+    let kept = StoreOptions {
+        retention: Some(day),
+        ..options()
+    };
+    let (store, _) = Store::open(dir.path(), kept.clone()).unwrap();
+    settle(&store, end);
+    let key = Meter::key(Metric::HostMemFree);
+    assert_eq!(
+        store.range(&key, seconds(begin), seconds(begin + 3 * DAY)),
+        []
+    );
+    agrees(&store, &meter, (begin, end), HOUR);
+    agrees(&store, &meter, (begin, end), 300);
+    // A minute is finer than what is left.
+    let minutes = ask(Function::Max, (begin, begin + DAY), 60);
+    let answer = store.steps(&key, &minutes).unwrap();
+    assert_eq!(
+        (answer.step, tiers(&answer)),
+        (Duration::from_secs(300), vec![Some(Tier::FiveMinutes)])
+    );
+    for function in [Function::Quantile(0.5), Function::Trend] {
+        let asked = ask(function, (begin, end), HOUR);
+        let error = store.steps(&key, &asked).unwrap_err();
+        assert!(matches!(error, StepsError::SamplesOnly { .. }), "{error}");
+        // Of the last day they are there.
+        let asked = ask(function, (end - 12 * HOUR, end), HOUR);
+        assert_eq!(store.steps(&key, &asked).unwrap().steps.len(), 12);
+    }
+    // Where five minutes are forgotten too, hours are left.
+    drop(store);
+    let five_minutes = plimsoll_store::Keep {
+        age: Some(2 * day),
+        bytes: None,
+    };
+    let (store, _) = Store::open(
+        dir.path(),
+        StoreOptions {
+            five_minutes,
+            ..kept
+        },
+    )
+    .unwrap();
+    settle(&store, end);
+    let answer = store.steps(&key, &minutes).unwrap();
+    assert_eq!(
+        (answer.step, tiers(&answer)),
+        (Duration::from_secs(HOUR), vec![Some(Tier::Hour)])
+    );
+    agrees(&store, &meter, (begin, end), HOUR);
+    // A series of which only rollups are left is listed by who asks for it, also by a new index.
+    let past = SeriesFilter {
+        past: true,
+        ..SeriesFilter::default()
+    };
+    settle(&store, end + 10 * DAY);
+    assert_eq!(store.series(&SeriesFilter::default()), []);
+    assert_eq!(store.series(&past).len(), 3);
+    drop(store);
+    assert!(rebuild_index(dir.path()).unwrap().index_rebuilt);
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    assert_eq!(store.series(&past).len(), 3);
+}
+
+#[test]
+fn late_samples_are_seen_at_once_and_make_the_rollups_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut meter, begin) = five_days(dir.path(), options());
+    let late = Window {
+        end: seconds(begin + DAY + 1_801),
+        width_ms: 9,
+    };
+    meter.tell(&store, &[(late, [u64::MAX, u64::MAX, 7])]);
+    let span = (begin, begin + 4 * DAY);
+    let pieces = tiers(&agrees(&store, &meter, span, HOUR));
+    assert_eq!(
+        pieces,
+        [Some(Tier::Hour), None, Some(Tier::Hour)],
+        "not sealed"
+    );
+    store.seal().unwrap();
+    assert_eq!(
+        tiers(&agrees(&store, &meter, span, HOUR)).len(),
+        3,
+        "sealed, not rolled up"
+    );
+    drop(store);
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    assert_eq!(
+        tiers(&agrees(&store, &meter, span, HOUR)).len(),
+        3,
+        "after a start"
+    );
+    settle(&store, begin + 5 * DAY);
+    assert_eq!(
+        tiers(&agrees(&store, &meter, span, HOUR)),
+        [Some(Tier::Hour)]
+    );
+    assert_eq!(
+        tiers(&agrees(&store, &meter, span, 300)),
+        [Some(Tier::FiveMinutes)]
+    );
+}
+
+fn rolled(dir: &Path, tier: Tier) -> Vec<PathBuf> {
+    files(&dir.join("rollup").join(tier.name()))
+}
+
+#[test]
+fn a_rollup_that_is_damaged_or_lost_is_told_and_made_anew_from_samples() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, meter, begin) = five_days(dir.path(), options());
+    let span = (begin, begin + 5 * DAY);
+    let whole = agrees(&store, &meter, span, HOUR);
+    drop(store);
+    let damages: [crate::Damage<'_>; 3] = [
+        ("a block", &|bytes| bytes[100] ^= 1),
+        ("the footer", &|bytes| *bytes.last_mut().unwrap() ^= 1),
+        ("its end is gone", &|bytes| bytes.truncate(bytes.len() - 9)),
+    ];
+    for (what, damage) in damages {
+        let path = rolled(dir.path(), Tier::Hour).remove(0);
+        let mut bytes = std::fs::read(&path).unwrap();
+        damage(&mut bytes);
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(!check(dir.path()).unwrap().holes.is_empty(), "{what}");
+        let (store, _) = Store::open(dir.path(), options()).unwrap();
+        // Samples answer in its place.
+        assert_eq!(
+            agrees(&store, &meter, span, HOUR).steps,
+            whole.steps,
+            "{what}"
+        );
+        assert!(store.holes().iter().any(|hole| hole.path == path), "{what}");
+        settle(&store, begin + 5 * DAY);
+        assert_eq!(
+            tiers(&agrees(&store, &meter, span, HOUR)),
+            [Some(Tier::Hour), None],
+            "{what}"
+        );
+        drop(store);
+        assert_eq!(check(dir.path()).unwrap().holes, [], "{what}");
+    }
+    std::fs::remove_dir_all(dir.path().join("rollup")).unwrap();
+    let (store, report) = Store::open(dir.path(), options()).unwrap();
+    assert!(
+        report
+            .holes
+            .iter()
+            .all(|hole| hole.what == "the file is missing")
+    );
+    agrees(&store, &meter, span, HOUR);
+    settle(&store, begin + 5 * DAY);
+    assert_eq!(
+        tiers(&agrees(&store, &meter, span, HOUR)),
+        [Some(Tier::Hour), None]
+    );
+    drop(store);
+    assert_eq!(check(dir.path()).unwrap().holes, []);
+}
+
+#[test]
+fn a_damaged_rollup_without_samples_costs_its_block_and_the_answer_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, meter, begin) = five_days(dir.path(), options());
+    let end = begin + 5 * DAY;
+    drop(store);
+    let kept = StoreOptions {
+        retention: Some(Duration::from_secs(HOUR)),
+        ..options()
+    };
+    let (store, _) = Store::open(dir.path(), kept.clone()).unwrap();
+    settle(&store, end);
+    agrees(&store, &meter, (begin, end - DAY), HOUR);
+    drop(store);
+    let path = rolled(dir.path(), Tier::Hour).remove(0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let (store, _) = Store::open(dir.path(), kept).unwrap();
+    settle(&store, end);
+    let asked = ask(Function::Max, (begin, end - DAY), HOUR);
+    let answer = store
+        .steps(&Meter::key(Metric::HostMemFree), &asked)
+        .unwrap();
+    assert!(
+        answer.holes.iter().any(|hole| hole.path == path),
+        "{answer:?}"
+    );
+    let truth = naive(&meter.samples(1), &asked);
+    assert!(answer.steps.iter().all(|step| truth.contains(step)));
+    assert!(!answer.steps.is_empty() && answer.steps.len() < truth.len());
+    // Another tier of the same time is whole.
+    let asked = ask(Function::Max, (begin, end - DAY), 300);
+    assert_eq!(
+        store
+            .steps(&Meter::key(Metric::HostMemFree), &asked)
+            .unwrap()
+            .holes,
+        []
+    );
+}
+
+#[test]
+fn rollups_of_damaged_samples_remember_it_when_the_samples_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let late = StoreOptions {
+        settle_after: Duration::from_secs(30 * DAY),
+        ..options()
+    };
+    let (store, meter, begin) = five_days(dir.path(), late);
+    let end = begin + 5 * DAY;
+    drop(store);
+    assert_eq!(files(&dir.path().join("blocks")).len(), 60);
+    let path = files(&dir.path().join("blocks")).remove(20);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let key = Meter::key(Metric::HostMemFree);
+    let asked = ask(Function::Count, (begin, end - DAY), HOUR);
+    for retention in [None, Some(Duration::from_secs(HOUR))] {
+        let kept = StoreOptions {
+            retention,
+            ..options()
+        };
+        let (store, _) = Store::open(dir.path(), kept).unwrap();
+        settle(&store, end);
+        let answer = store.steps(&key, &asked).unwrap();
+        assert_eq!(tiers(&answer), [Some(Tier::Hour)]);
+        assert!(
+            answer.holes.iter().any(|hole| hole.path == path),
+            "{:?}",
+            answer.holes
+        );
+        let lost: f64 = naive(&meter.samples(1), &asked)
+            .iter()
+            .map(|step| step.value)
+            .sum::<f64>()
+            - answer.steps.iter().map(|step| step.value).sum::<f64>();
+        assert!((lost - 120.0).abs() < 0.5, "one block is lost, not {lost}");
+        // Times that have nothing to do with it are not called partial.
+        let other = ask(Function::Count, (end - 2 * DAY, end - DAY), HOUR);
+        assert_eq!(store.steps(&key, &other).unwrap().holes, []);
+    }
+}
+
+#[test]
+fn every_flipped_byte_of_a_rollup_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, _) = five_days(dir.path(), options());
+    drop(store);
+    for tier in Tier::ALL {
+        let path = rolled(dir.path(), tier).pop().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for place in (0..bytes.len()).step_by(23) {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 1 << (place % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            let holes = check(dir.path()).unwrap().holes;
+            assert!(
+                holes.iter().all(|hole| hole.path == path) && !holes.is_empty(),
+                "{place}"
+            );
+        }
+        std::fs::write(&path, &bytes).unwrap();
+    }
+    assert_eq!(check(dir.path()).unwrap().holes, []);
+}
+
+#[test]
+fn a_rollup_of_a_later_release_is_named_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, _) = five_days(dir.path(), options());
+    drop(store);
+    let path = rolled(dir.path(), Tier::Hour).pop().unwrap();
+    let mut later = std::fs::read(&path).unwrap();
+    later[8] += 1;
+    let check = crc32c::crc32c(&later[..36]);
+    later[36..40].copy_from_slice(&check.to_le_bytes());
+    std::fs::write(&path, &later).unwrap();
+    let error = Store::open(dir.path(), options()).unwrap_err().to_string();
+    assert!(error.contains(path.to_str().unwrap()), "{error}");
+    assert!(error.contains("start the newer release again"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), later);
+}
+
+#[test]
+fn tiers_are_kept_by_bytes_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, begin) = five_days(dir.path(), options());
+    drop(store);
+    let bytes = |tier| {
+        rolled(dir.path(), tier)
+            .iter()
+            .map(|path| path.metadata().unwrap().len())
+            .sum::<u64>()
+    };
+    let most = bytes(Tier::FiveMinutes) / 2;
+    let five_minutes = plimsoll_store::Keep {
+        age: None,
+        bytes: Some(most),
+    };
+    let (store, _) = Store::open(
+        dir.path(),
+        StoreOptions {
+            five_minutes,
+            ..options()
+        },
+    )
+    .unwrap();
+    let hours = rolled(dir.path(), Tier::Hour);
+    settle(&store, begin + 5 * DAY);
+    assert!(bytes(Tier::FiveMinutes) <= most && bytes(Tier::FiveMinutes) > 0);
+    assert_eq!(rolled(dir.path(), Tier::Hour), hours);
+}
