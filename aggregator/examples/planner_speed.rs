@@ -175,7 +175,7 @@ fn batch(number: usize, guests: usize, clock: &dyn Clock) -> Batch {
         sequence: 1,
         made: now,
         body_crc: 1,
-        sweeps,
+        rows: sweeps.into_iter().collect(),
         facts,
         events: Vec::new(),
     }

@@ -1,10 +1,11 @@
 //! The ingest service: reads frames, lets `parse` judge them, hands them to the writer, and
 //! acknowledges what is on the disk. It interprets no values.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::Stream;
-use plimsoll_model::{Batch, Clock, NodeId, SessionId};
+use plimsoll_model::{Clock, Event, NodeId, SessionId};
 use plimsoll_proto::parse::{self, ParseError, SeriesTable};
 use plimsoll_proto::v1::ingest_service_server::IngestService;
 use plimsoll_proto::v1::{self, ingest_request::Frame, ingest_response::Frame as Reply};
@@ -18,7 +19,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::guard::Caller;
 use crate::roster::{Place, Roster};
 use crate::witness::Witness;
-use crate::writer::{WriteError, Writer};
+use crate::writer::{WriteError, Writer, Written};
 
 /// Answers that wait for a slow agent; beyond that, its next frame is not read.
 const REPLIES_MAX: usize = 32;
@@ -26,6 +27,8 @@ const REPLIES_MAX: usize = 32;
 const INFLIGHT_BATCHES_MAX: i32 = 32;
 /// Bytes of batches an agent may have under way.
 const INFLIGHT_BYTES_MAX: i64 = 4 << 20;
+/// Records of one stream that wait for the disk; beyond that, its next frame is not read.
+const WAITING_MAX: usize = 16;
 
 /// What streams share.
 #[derive(Debug, Clone)]
@@ -50,6 +53,32 @@ struct Session {
     session: SessionId,
     series: SeriesTable,
     replies: Replies,
+    waiting: VecDeque<Waiting>,
+    /// What the last Nack asked for, until something is acknowledged again.
+    asked_for: Option<u64>,
+}
+
+/// A record on its way to the disk.
+struct Waiting {
+    sequence: u64,
+    written: Written,
+    events: Vec<Event>,
+}
+
+/// What a stream hears next.
+enum Heard {
+    /// From the agent; nothing where it has ended the stream.
+    Frame(Option<v1::IngestRequest>),
+    /// From the writer, about the oldest record that waits.
+    Outcome(Result<Appended, WriteError>),
+}
+
+/// Waits for the oldest record.
+async fn first(waiting: &mut VecDeque<Waiting>) -> Result<Appended, WriteError> {
+    match waiting.front_mut() {
+        Some(one) => one.written.wait().await,
+        None => std::future::pending().await,
+    }
 }
 
 #[tonic::async_trait]
@@ -133,6 +162,8 @@ impl Ingest {
                 session,
                 series: SeriesTable::new(node, session),
                 replies: replies.clone(),
+                waiting: VecDeque::new(),
+                asked_for: None,
             },
             welcome,
         ))
@@ -152,102 +183,163 @@ impl Ingest {
         };
         answer(&session.replies, Reply::Welcome(welcome)).await?;
         loop {
-            let frame = tokio::select! {
-                frame = frames.message() => frame?,
+            let heard = tokio::select! {
+                frame = frames.message(), if session.waiting.len() < WAITING_MAX => {
+                    Heard::Frame(frame?)
+                }
+                outcome = first(&mut session.waiting), if !session.waiting.is_empty() => {
+                    Heard::Outcome(outcome)
+                }
                 _ = superseded.wait_for(|gone| *gone) => {
                     return Err(Status::aborted("SUPERSEDED: a newer stream of this node is open"));
                 }
             };
-            let Some(request) = frame else { return Ok(()) };
+            let frame = match heard {
+                Heard::Frame(frame) => frame,
+                Heard::Outcome(outcome) => {
+                    self.told(session, outcome).await?;
+                    continue;
+                }
+            };
+            let Some(request) = frame else {
+                return self.settle(session).await;
+            };
             let Some(frame) = request.frame else {
                 return Err(refused(&ParseError::new(
                     "frame",
                     "is missing or not known",
                 )));
             };
-            if let Some(reply) = self.take(session, frame).await? {
-                answer(&session.replies, reply).await?;
-            }
+            self.take(session, frame).await?;
         }
     }
 
-    async fn take(&self, session: &mut Session, frame: Frame) -> Result<Option<Reply>, Status> {
+    async fn take(&self, session: &mut Session, frame: Frame) -> Result<(), Status> {
         match frame {
             Frame::Hello(_) => Err(refused(&ParseError::new(
                 "hello",
                 "comes once, at the beginning",
             ))),
-            Frame::Declarations(declarations) => {
-                session
-                    .series
-                    .declare(declarations)
-                    .map_err(|error| refused(&error))?;
-                Ok(None)
-            }
+            Frame::Declarations(declarations) => session
+                .series
+                .declare(declarations)
+                .map_err(|error| refused(&error)),
             Frame::Snapshot(snapshot) => {
-                let sweeps = parse::sweeps(&session.series, &snapshot.sweeps)
+                let rows = parse::rows(&mut session.series, &snapshot.sweeps)
                     .map_err(|error| refused(&error.within("snapshot")))?;
-                self.roster.see(session.node, sweeps);
-                Ok(None)
+                self.roster.see(session.node, &rows);
+                Ok(())
             }
             Frame::Gap(gap) => {
                 let gap = parse::gap(session.node, self.clock.now(), &gap)
                     .map_err(|error| refused(&error))?;
                 let sequence = gap.last_sequence;
-                self.write(session, Record::Gap(gap), sequence)
-                    .await
-                    .map(Some)
+                self.write(session, sequence, Record::Gap(gap)).await
             }
-            Frame::Batch(message) => match parse::batch(&session.series, &message) {
-                Ok(batch) => self.take_batch(session, batch).await.map(Some),
+            Frame::Batch(message) => match parse::batch(&mut session.series, &message) {
+                Ok(batch) => {
+                    let sequence = batch.sequence;
+                    self.write(session, sequence, Record::Batch(batch)).await
+                }
                 Err(error) => {
                     tracing::warn!(node = %session.node, error = %error, "batch rejected");
-                    Ok(Some(Reply::Rejection(v1::Rejection {
+                    // What came before it is answered before it.
+                    self.settle(session).await?;
+                    let rejection = v1::Rejection {
                         session_id: message.session_id,
                         sequence: message.sequence,
                         reason: error.to_string(),
-                    })))
+                    };
+                    answer(&session.replies, Reply::Rejection(rejection)).await
                 }
             },
         }
     }
 
-    async fn take_batch(&self, session: &Session, batch: Batch) -> Result<Reply, Status> {
-        let sequence = batch.sequence;
-        let events = batch.events.clone();
-        let reply = self.write(session, Record::Batch(batch), sequence).await?;
-        // The witness knows a batch that came twice.
-        if matches!(reply, Reply::Ack(_)) && !events.is_empty() {
-            self.witness.see(events);
-        }
-        Ok(reply)
-    }
-
     async fn write(
         &self,
-        session: &Session,
-        record: Record,
+        session: &mut Session,
         sequence: u64,
-    ) -> Result<Reply, Status> {
-        let session_id = session.session.as_bytes().to_vec();
-        match self.writer.write(record).await {
-            Ok(Appended::Stored | Appended::Duplicate) => {
-                let durable = self.store.durable_sequence(session.node, session.session);
-                let durable_sequence = render::int(durable.unwrap_or(sequence));
-                Ok(Reply::Ack(v1::Ack {
-                    session_id,
-                    durable_sequence,
-                }))
-            }
-            Ok(Appended::OutOfOrder { expected }) => Ok(Reply::Nack(v1::Nack {
-                session_id,
-                expected_sequence: render::int(expected),
-            })),
-            Ok(Appended::Forked) => Err(Status::failed_precondition(
-                "FORKED_SESSION: another batch was stored under this sequence number; begin a new session",
-            )),
-            Err(error) => Err(unwritten(&error)),
+        record: Record,
+    ) -> Result<(), Status> {
+        let events = match &record {
+            Record::Batch(batch) => batch.events.clone(),
+            Record::Gap(_) | Record::Document(_) => Vec::new(),
+        };
+        let written = self.writer.hand_over(record).await;
+        session.waiting.push_back(Waiting {
+            sequence,
+            written: written.map_err(|error| unwritten(&error))?,
+            events,
+        });
+        Ok(())
+    }
+
+    /// Waits for all records of the stream and answers them.
+    async fn settle(&self, session: &mut Session) -> Result<(), Status> {
+        while !session.waiting.is_empty() {
+            let outcome = first(&mut session.waiting).await;
+            self.told(session, outcome).await?;
         }
+        Ok(())
+    }
+
+    /// Answers the oldest record, and with it all whose fate is known too: a commit brings many of them,
+    /// and one acknowledgement says it of all.
+    async fn told(
+        &self,
+        session: &mut Session,
+        outcome: Result<Appended, WriteError>,
+    ) -> Result<(), Status> {
+        let mut stored = None;
+        let mut next = Some(outcome);
+        while let Some(outcome) = next
+            && let Some(one) = session.waiting.pop_front()
+        {
+            match outcome {
+                Ok(Appended::Stored | Appended::Duplicate) => {
+                    stored = Some(one.sequence);
+                    session.asked_for = None;
+                    // The witness knows a batch that came twice.
+                    if !one.events.is_empty() {
+                        self.witness.see(one.events);
+                    }
+                }
+                Ok(Appended::OutOfOrder { expected }) => {
+                    self.acknowledge(session, stored.take()).await?;
+                    if session.asked_for.replace(expected) != Some(expected) {
+                        let nack = v1::Nack {
+                            session_id: session.session.as_bytes().to_vec(),
+                            expected_sequence: render::int(expected),
+                        };
+                        answer(&session.replies, Reply::Nack(nack)).await?;
+                    }
+                }
+                Ok(Appended::Forked) => {
+                    return Err(Status::failed_precondition(
+                        "FORKED_SESSION: another batch was stored under this sequence number; begin a new session",
+                    ));
+                }
+                Err(error) => return Err(unwritten(&error)),
+            }
+            next = session
+                .waiting
+                .front_mut()
+                .and_then(|one| one.written.now());
+        }
+        self.acknowledge(session, stored).await
+    }
+
+    async fn acknowledge(&self, session: &Session, stored: Option<u64>) -> Result<(), Status> {
+        let Some(sequence) = stored else {
+            return Ok(());
+        };
+        let durable = self.store.durable_sequence(session.node, session.session);
+        let ack = v1::Ack {
+            session_id: session.session.as_bytes().to_vec(),
+            durable_sequence: render::int(durable.unwrap_or(sequence)),
+        };
+        answer(&session.replies, Reply::Ack(ack)).await
     }
 }
 

@@ -8,7 +8,7 @@ use plimsoll_model::{
     Clock, DomainFacts, DomainId, Metric, NodeFacts, NodeId, Part, Reading, SeriesKey, Subject,
     UnixMillis,
 };
-use plimsoll_store::{Store, Told};
+use plimsoll_store::{SeriesFilter, Store, Told};
 
 use crate::lessons::Learned;
 use crate::room::Ledger;
@@ -87,6 +87,13 @@ impl Known {
             (Some(stored), _) => Some(stored),
             (None, live) => live,
         }
+    }
+
+    /// Returns the newest value of each stored series that is meant, stored or live, sorted by series.
+    pub fn latest_of_all(&self, filter: &SeriesFilter) -> Vec<Reading> {
+        let mut all = self.store.latest_of_all(filter);
+        self.roster.replace_older(&mut all);
+        all
     }
 
     /// Returns the newest value of a metric of the whole subject.

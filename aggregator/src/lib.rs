@@ -7,6 +7,7 @@
 
 pub mod advise;
 pub mod answer;
+mod columns;
 pub mod config;
 mod conflict;
 pub mod forecast;

@@ -13,6 +13,7 @@ use plimsoll_aggregator::guard::pki;
 use plimsoll_aggregator::serve::serve;
 use plimsoll_model::text::one_line;
 use plimsoll_model::{Clock as _, NodeId, SystemClock};
+use plimsoll_store::{Store, StoreOptions};
 use tracing_subscriber::EnvFilter;
 
 /// Exit code of flags that are not taken.
@@ -69,6 +70,11 @@ enum StoreCommand {
     },
     /// Print everything that is whole, one thing a line.
     Dump {
+        /// Directory of the store.
+        dir: PathBuf,
+    },
+    /// Move what the log holds into sealed files and merge those, as before a copy is made.
+    Seal {
         /// Directory of the store.
         dir: PathBuf,
     },
@@ -239,6 +245,12 @@ fn look_after(command: &StoreCommand, out: &mut impl std::io::Write) -> anyhow::
             }
         }
         StoreCommand::Dump { dir } => plimsoll_store::dump(dir, out)?,
+        StoreCommand::Seal { dir } => {
+            let (store, _) = Store::open(dir, StoreOptions::default())?;
+            let sealed = store.seal()?;
+            let merged = store.merge_all()?;
+            writeln!(out, "sealed {sealed} samples, merged {merged} files")?;
+        }
         StoreCommand::RebuildIndex { dir } => {
             writeln!(out, "{:#?}", plimsoll_store::rebuild_index(dir)?)?;
         }

@@ -31,6 +31,19 @@ pub fn size(page_size: i32, (usual, max): (usize, usize)) -> Result<usize, Parse
     }
 }
 
+/// Reads a token: the place where the page begins.
+pub fn begin(token: &str) -> Result<usize, ParseError> {
+    if token.is_empty() {
+        return Ok(0);
+    }
+    token.parse().map_err(|_| {
+        ParseError::new(
+            "page_token",
+            "is none that an answer gave; leave it empty to begin",
+        )
+    })
+}
+
 /// Cuts a page out of a whole list; the token is the place where the next page begins.
 pub fn page<T>(
     all: Vec<T>,
@@ -39,16 +52,7 @@ pub fn page<T>(
     limits: (usize, usize),
 ) -> Result<(Vec<T>, String), ParseError> {
     let size = size(page_size, limits)?;
-    let begin = if token.is_empty() {
-        0
-    } else {
-        token.parse::<usize>().map_err(|_| {
-            ParseError::new(
-                "page_token",
-                "is none that an answer gave; leave it empty to begin",
-            )
-        })?
-    };
+    let begin = begin(token)?;
     let count = all.len();
     let items: Vec<T> = all.into_iter().skip(begin).take(size).collect();
     let end = begin.saturating_add(items.len());

@@ -1,14 +1,16 @@
 //! The query service: what was seen, as it was seen. It estimates nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use plimsoll_model::{Metric, NodeId, Part, SeriesKey, UnixMillis};
+use plimsoll_model::{Metric, NodeId, Part, Reading, SeriesKey, UnixMillis};
 use plimsoll_proto::parse::{self, ParseError};
 use plimsoll_proto::v1::query_service_server::QueryService;
 use plimsoll_proto::{render, v1};
 use plimsoll_store::{EventFilter, Rate, SeriesFilter};
 use tonic::{Code, Request, Response, Status};
 
+use crate::columns::Question;
 use crate::known::{DomainRow, Known};
 use crate::page::{page, refused, status};
 use crate::steps::{self, Told};
@@ -95,23 +97,8 @@ impl Query {
         past: bool,
     ) -> Result<Vec<SeriesKey>, ParseError> {
         let selector = selector.unwrap_or_default();
-        let exact = Metric::from_name(&selector.metric);
-        let prefix = selector.metric.strip_suffix('*');
-        if exact.is_none() && prefix.is_none() && !selector.metric.is_empty() {
-            let problem = format!(
-                "{:?} is no metric; end it in * to match a beginning",
-                selector.metric
-            );
-            return Err(ParseError::new("selector.metric", problem));
-        }
-        let part = selector.part.as_deref().map(Part::named).transpose();
-        let filter = SeriesFilter {
-            node: parse::node_id_opt("selector.node_id", &selector.node_id)?,
-            domain: parse::domain_id_opt("selector.domain_id", &selector.domain_id)?,
-            metric: exact,
-            part: part.map_err(|error| ParseError::new("selector.part", error.to_string()))?,
-            past,
-        };
+        let (filter, prefix) = filter(&selector)?;
+        let filter = SeriesFilter { past, ..filter };
         let mut keys = self.known.store.series(&filter);
         if let Some(prefix) = prefix {
             keys.retain(|key| key.metric.name().starts_with(prefix));
@@ -191,6 +178,31 @@ impl Query {
     }
 }
 
+/// Reads a selector: what the store is asked for, and the beginning of the names that are meant where
+/// it is no whole name.
+pub(crate) fn filter(
+    selector: &v1::SeriesSelector,
+) -> Result<(SeriesFilter, Option<&str>), ParseError> {
+    let exact = Metric::from_name(&selector.metric);
+    let prefix = selector.metric.strip_suffix('*');
+    if exact.is_none() && prefix.is_none() && !selector.metric.is_empty() {
+        let problem = format!(
+            "{:?} is no metric; end it in * to match a beginning",
+            selector.metric
+        );
+        return Err(ParseError::new("selector.metric", problem));
+    }
+    let part = selector.part.as_deref().map(Part::named).transpose();
+    let filter = SeriesFilter {
+        node: parse::node_id_opt("selector.node_id", &selector.node_id)?,
+        domain: parse::domain_id_opt("selector.domain_id", &selector.domain_id)?,
+        metric: exact,
+        part: part.map_err(|error| ParseError::new("selector.part", error.to_string()))?,
+        past: false,
+    };
+    Ok((filter, prefix))
+}
+
 fn rate_sample(rate: &Rate) -> v1::Sample {
     let span = rate.end.since(rate.begin);
     let millis = span.as_millis().max(1);
@@ -265,20 +277,19 @@ impl QueryService for Query {
         request: Request<v1::GetLatestRequest>,
     ) -> Result<Response<v1::GetLatestResponse>, Status> {
         let request = request.into_inner();
-        let all = self
-            .select(request.selector, false)
-            .map_err(|error| refused(&error))?;
-        let (keys, next_page_token) = page(all, request.page_size, &request.page_token, SERIES)
-            .map_err(|error| refused(&error))?;
-        let mut readings = Vec::with_capacity(keys.len());
-        for key in &keys {
-            if let Some(read) = self.known.latest(key) {
-                readings.push(v1::LatestReading {
-                    series: Some(render::series(key)),
-                    sample: Some(render::sample(read.window, read.value)),
-                });
-            }
+        let selector = request.selector.unwrap_or_default();
+        let (filter, prefix) = filter(&selector).map_err(|error| refused(&error))?;
+        let mut all = self.known.latest_of_all(&filter);
+        if let Some(prefix) = prefix {
+            all.retain(|read| read.key.metric.name().starts_with(prefix));
         }
+        let (read, next_page_token) = page(all, request.page_size, &request.page_token, SERIES)
+            .map_err(|error| refused(&error))?;
+        let reading = |read: &Reading| v1::LatestReading {
+            series: Some(render::series(&read.key)),
+            sample: Some(render::sample(read.window, read.value)),
+        };
+        let readings = read.iter().map(reading).collect();
         Ok(Response::new(v1::GetLatestResponse {
             readings,
             next_page_token,
@@ -290,6 +301,19 @@ impl QueryService for Query {
         request: Request<v1::QueryRangeRequest>,
     ) -> Result<Response<v1::QueryRangeResponse>, Status> {
         self.range(request.into_inner()).map(Response::new)
+    }
+
+    async fn query_columns(
+        &self,
+        request: Request<v1::QueryColumnsRequest>,
+    ) -> Result<Response<v1::QueryColumnsResponse>, Status> {
+        let now = self.known.clock.now();
+        let question = Question::read(request.into_inner(), now).map_err(|e| refused(&e))?;
+        let store = Arc::clone(&self.known.store);
+        // It may read a thousand blocks.
+        let answer = tokio::task::spawn_blocking(move || question.answer(&store)).await;
+        let answer = answer.map_err(|error| Status::internal(error.to_string()))?;
+        answer.map(Response::new).map_err(|error| refused(&error))
     }
 
     async fn list_events(

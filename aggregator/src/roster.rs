@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use plimsoll_model::{NodeId, Reading, SeriesKey, Sweep};
+use plimsoll_model::{NodeId, Reading, Rows, SeriesKey};
 use tokio::sync::watch;
 
 /// Live values kept for one node at most; older ones stay, new series are not taken.
@@ -71,26 +71,41 @@ impl Roster {
     }
 
     /// Takes the latest values a node sent beside its backlog.
-    pub fn see(&self, node: NodeId, sweeps: Vec<Sweep>) {
+    pub fn see(&self, node: NodeId, rows: &Rows) {
         let mut seats = self.seats();
         let live = &mut seats.entry(node).or_default().live;
-        for sweep in sweeps {
-            for (metric, part, value) in sweep.values {
+        for row in rows.iter() {
+            for (metric, part, value) in row.readings() {
                 let key = SeriesKey {
-                    subject: sweep.subject,
+                    subject: row.subject,
                     metric,
-                    part,
+                    part: part.clone(),
                 };
                 if live.len() < LIVE_SERIES_PER_NODE_MAX || live.contains_key(&key) {
                     live.insert(
                         key.clone(),
                         Reading {
                             key,
-                            window: sweep.window,
+                            window: row.window,
                             value,
                         },
                     );
                 }
+            }
+        }
+    }
+
+    /// Puts later values that came beside a backlog in the place of readings.
+    pub fn replace_older(&self, readings: &mut [Reading]) {
+        let seats = self.seats();
+        if seats.values().all(|seat| seat.live.is_empty()) {
+            return;
+        }
+        for reading in readings {
+            let seat = seats.get(&reading.key.subject.node());
+            let live = seat.and_then(|seat| seat.live.get(&reading.key));
+            if let Some(live) = live.filter(|live| live.window > reading.window) {
+                *reading = live.clone();
             }
         }
     }

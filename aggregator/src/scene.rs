@@ -131,7 +131,7 @@ impl Scene {
             sequence: *sequence,
             made: self.now(),
             body_crc: 1,
-            sweeps,
+            rows: sweeps.into_iter().collect(),
             facts,
             events: events.to_vec(),
         };

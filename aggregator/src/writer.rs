@@ -27,6 +27,26 @@ struct Job {
     reply: oneshot::Sender<Result<Appended, WriteError>>,
 }
 
+/// What will have become of a record. Dropping it changes nothing for the record.
+#[derive(Debug)]
+pub struct Written(oneshot::Receiver<Result<Appended, WriteError>>);
+
+impl Written {
+    /// Waits until the record is on the disk, or will never be. Nothing is lost if the wait is given up.
+    pub async fn wait(&mut self) -> Result<Appended, WriteError> {
+        (&mut self.0).await.map_err(|_| WriteError::Closed)?
+    }
+
+    /// Returns what became of the record, if that is known already.
+    pub fn now(&mut self) -> Option<Result<Appended, WriteError>> {
+        match self.0.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(WriteError::Closed)),
+        }
+    }
+}
+
 /// The door to the writer.
 #[derive(Debug, Clone)]
 pub struct Writer {
@@ -43,14 +63,14 @@ impl Writer {
         Ok((Self { jobs }, thread))
     }
 
-    /// Writes a record; when this returns, it is on the disk.
-    pub async fn write(&self, record: Record) -> Result<Appended, WriteError> {
+    /// Hands a record over, in the order of the calls; waits while there is no place for it.
+    pub async fn hand_over(&self, record: Record) -> Result<Written, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.jobs
             .send(Job { record, reply })
             .await
             .map_err(|_| WriteError::Closed)?;
-        answer.await.map_err(|_| WriteError::Closed)?
+        Ok(Written(answer))
     }
 }
 

@@ -3,11 +3,15 @@
 
 mod batch;
 mod inventory;
+mod series;
+mod sweep;
 
 use plimsoll_model::{DomainId, IdError, NodeId, SessionId, UnixMillis};
 
-pub use batch::{SeriesTable, batch, gap, sweeps};
+pub use batch::{batch, gap};
 pub use inventory::{domain_facts, event, incarnation, migration_ended, node_facts};
+pub use series::SeriesTable;
+pub use sweep::rows;
 
 /// Why a message is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

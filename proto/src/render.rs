@@ -52,7 +52,8 @@ pub fn declaration(index: u32, key: &SeriesKey) -> v1::SeriesDeclaration {
     }
 }
 
-fn domain_of(subject: &Subject) -> (Vec<u8>, Option<v1::Incarnation>) {
+/// Renders which domain a subject is, if it is one.
+pub fn domain_of(subject: &Subject) -> (Vec<u8>, Option<v1::Incarnation>) {
     match subject {
         Subject::Node(_) => (Vec::new(), None),
         Subject::Domain {

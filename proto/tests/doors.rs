@@ -132,21 +132,21 @@ fn a_batch_comes_in_as_it_went_out() {
     };
     let mut body = body(vec![render::sweep(window(), &[(0, 77), (1, 512)])]);
     body.events.push(render::event(&event));
-    let batch = parse::batch(&sender.table(), &sender.batch(&body)).unwrap();
+    let batch = parse::batch(&mut sender.table(), &sender.batch(&body)).unwrap();
     assert_eq!(
         (batch.node, batch.sequence, batch.made),
         (sender.node, 7, window().end)
     );
     assert_eq!(batch.events, vec![event]);
-    assert_eq!(batch.sweeps.len(), 1);
-    assert_eq!(batch.sweeps[0].window, window());
-    assert_eq!(batch.sweeps[0].subject, sender.domain);
+    assert_eq!(batch.rows.len(), 1);
+    let row = batch.rows.iter().next().unwrap();
+    assert_eq!((row.window, row.subject), (window(), sender.domain));
     let vda = Part::named("vda").unwrap();
     assert_eq!(
-        batch.sweeps[0].values,
+        row.readings().collect::<Vec<_>>(),
         vec![
-            (Metric::VmCpuTime, Part::whole(), 77),
-            (Metric::VmBlockRdBytes, vda, 512)
+            (Metric::VmCpuTime, &Part::whole(), 77),
+            (Metric::VmBlockRdBytes, &vda, 512)
         ]
     );
 }
@@ -156,7 +156,7 @@ fn a_body_that_was_changed_on_the_way_is_refused() {
     let sender = Sender::new();
     let mut batch = sender.batch(&body(vec![render::sweep(window(), &[(0, 77)])]));
     batch.body[3] ^= 1;
-    let error = parse::batch(&sender.table(), &batch).unwrap_err();
+    let error = parse::batch(&mut sender.table(), &batch).unwrap_err();
     assert_eq!(error.field, "batch.body_crc32c");
 }
 
@@ -164,7 +164,7 @@ fn a_body_that_was_changed_on_the_way_is_refused() {
 fn values_of_series_that_were_never_declared_are_refused() {
     let sender = Sender::new();
     let batch = sender.batch(&body(vec![render::sweep(window(), &[(9, 1)])]));
-    let error = parse::batch(&sender.table(), &batch).unwrap_err();
+    let error = parse::batch(&mut sender.table(), &batch).unwrap_err();
     assert_eq!(
         error.to_string(),
         "batch.body.sweeps.index_deltas: 9 is not declared"
@@ -191,15 +191,73 @@ fn a_metric_of_a_later_release_is_dropped_and_the_rest_is_kept() {
         ..sender.declaration(2, Metric::VmCpuTime, "")
     };
     table.declare(sender.declarations(vec![later])).unwrap();
-    let sweeps = parse::sweeps(&table, &[render::sweep(window(), &[(0, 1), (2, 2)])]).unwrap();
+    let sweep = render::sweep(window(), &[(0, 1), (2, 2)]);
+    let rows = parse::rows(&mut table, &[sweep]).unwrap();
     assert_eq!(
-        sweeps[0].values,
-        vec![(Metric::VmCpuTime, Part::whole(), 1)]
+        rows.iter().next().unwrap().readings().collect::<Vec<_>>(),
+        vec![(Metric::VmCpuTime, &Part::whole(), 1)]
     );
 }
 
 #[test]
-fn what_binds_a_guest_and_what_a_node_mounts_go_through_both_doors() {
+fn a_sweep_of_several_subjects_in_any_order_becomes_the_same_rows_every_time() {
+    let sender = Sender::new();
+    let mut table = sender.table();
+    let of_node = v1::SeriesDeclaration {
+        domain_id: Vec::new(),
+        incarnation: None,
+        ..sender.declaration(2, Metric::HostMemFree, "")
+    };
+    table.declare(sender.declarations(vec![of_node])).unwrap();
+    let sweep = |first| v1::Sweep {
+        end_time_ms: first,
+        width_ms: 1,
+        index_deltas: vec![1, -1, 2],
+        values: vec![first, first + 1, first + 2],
+    };
+    let other = render::sweep(window(), &[(1, 9)]);
+    let rows = parse::rows(&mut table, &[sweep(10), other, sweep(20)]).unwrap();
+    let told: Vec<(Option<u64>, Vec<u64>)> = rows
+        .iter()
+        .map(|row| {
+            let disk = row.readings().find(|one| one.0 == Metric::VmBlockRdBytes);
+            (disk.map(|one| one.2), row.values.to_vec())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (None, vec![12]),
+            (Some(10), vec![11, 10]),
+            (Some(9), vec![9]),
+            (None, vec![22]),
+            (Some(20), vec![21, 20]),
+        ]
+    );
+    let sets: Vec<_> = rows.iter().map(|row| row.columns.as_ptr()).collect();
+    assert_eq!((sets[1], sets[0]), (sets[4], sets[3]), "names are shared");
+}
+
+#[test]
+fn a_sweep_that_names_a_series_twice_or_goes_below_zero_is_refused_every_time() {
+    let sender = Sender::new();
+    let mut table = sender.table();
+    let sweep = |index_deltas, values| v1::Sweep {
+        end_time_ms: 1,
+        width_ms: 1,
+        index_deltas,
+        values,
+    };
+    for _ in 0..2 {
+        let twice = parse::rows(&mut table, &[sweep(vec![0, 0], vec![1, 2])]).unwrap_err();
+        assert_eq!(twice.field, "sweeps.index_deltas");
+        let below = parse::rows(&mut table, &[sweep(vec![0, 1], vec![1, -2])]).unwrap_err();
+        assert_eq!(below.field, "sweeps.values");
+    }
+}
+
+#[test]
+fn what_binds_a_guest_goes_through_both_doors() {
     let text = |text: &str| Some(text.to_owned());
     let node = NodeId::random();
     let hardware = HardwareFacts {
@@ -257,7 +315,12 @@ fn what_binds_a_guest_and_what_a_node_mounts_go_through_both_doors() {
     let rendered = render::domain_facts(&guest, seen);
     let read = parse::domain_facts(node, rendered).unwrap();
     assert_eq!(read, Fact::Domain { seen, facts: guest });
+}
 
+#[test]
+fn what_a_node_mounts_goes_through_both_doors() {
+    let text = |text: &str| Some(text.to_owned());
+    let seen = window().end;
     let facts = NodeFacts {
         hostname: "a".to_owned(),
         agent_version: "1".to_owned(),

@@ -11,6 +11,7 @@ mod eyes;
 mod forecast;
 mod house;
 mod moving;
+mod peers;
 mod pitfalls;
 mod reflection;
 mod refusals;

@@ -4,7 +4,8 @@
 //! libvirtd in each; [`guest`] makes the machines that run there and dirty their memory by a
 //! known pattern. The programs under test are started as processes, by path.
 //!
-//! [`synthetic`] is an agent without a host, for questions about the aggregator alone.
+//! [`synthetic`] is an agent without a host, for questions about the aggregator alone; [`peers`] holds its
+//! store against other engines.
 //!
 //! Not here: any code of the programs under test; of theirs only the wire is known. The stage asks
 //! libvirt through `virsh` alone, so that it can judge the project's own client.
@@ -15,5 +16,6 @@ pub const TOTAL_ERROR_MAX: f64 = 0.25;
 pub mod accuracy;
 pub mod cloud;
 pub mod guest;
+pub mod peers;
 pub mod stage;
 pub mod synthetic;

@@ -13,7 +13,8 @@
 use std::time::{Duration, Instant};
 
 use plimsoll_model::{
-    Batch, Metric, NodeId, Part, SeriesKey, SessionId, Subject, Sweep, UnixMillis, Window,
+    Batch, Columns, Metric, NodeId, Part, Row, Rows, SeriesKey, SessionId, Subject, UnixMillis,
+    Window,
 };
 use plimsoll_store::{Record, Store, StoreOptions};
 
@@ -36,7 +37,7 @@ impl Source {
     }
 
     /// Moves the values of a subject on by one interval.
-    fn step(&mut self, subject: usize) -> Vec<(Metric, Part, u64)> {
+    fn step(&mut self, subject: usize) -> Vec<u64> {
         (0..COLUMNS)
             .map(|column| {
                 let place = subject * 20 + usize::try_from(column).unwrap();
@@ -47,11 +48,7 @@ impl Source {
                     _ => 0,
                 };
                 self.values[place] += step;
-                (
-                    Metric::HostMemFree,
-                    Part::index(u32::try_from(column).unwrap()),
-                    self.values[place],
-                )
+                self.values[place]
             })
             .collect()
     }
@@ -86,6 +83,7 @@ fn p50(mut ask: impl FnMut(usize), times: usize) -> Duration {
 struct Load {
     nodes: Vec<(NodeId, SessionId)>,
     source: Source,
+    columns: Columns,
     now: UnixMillis,
 }
 
@@ -94,18 +92,22 @@ impl Load {
         let (node, session) = self.nodes[some[0]];
         let late = i64::try_from(self.source.random(20)).unwrap();
         let end = UnixMillis::from_millis(self.now.millis() + late);
-        let sweeps = some.iter().map(|subject| Sweep {
-            subject: Subject::Node(self.nodes[*subject].0),
-            window: Window { end, width_ms: 2 },
-            values: self.source.step(*subject),
-        });
+        let mut rows = Rows::default();
+        for subject in some {
+            rows.push(Row {
+                subject: Subject::Node(self.nodes[*subject].0),
+                window: Window { end, width_ms: 2 },
+                columns: &self.columns,
+                values: &self.source.step(*subject),
+            });
+        }
         Record::Batch(Batch {
             node,
             session,
             sequence: row as u64 + 1,
             made: end,
             body_crc: 1,
-            sweeps: sweeps.collect(),
+            rows,
             facts: Vec::new(),
             events: Vec::new(),
         })
@@ -177,6 +179,9 @@ fn main() {
             state: 88_172_645_463_325_252,
             values: vec![1 << 30; subjects * 20],
         },
+        columns: (0..20)
+            .map(|column| (Metric::HostMemFree, Part::index(column)))
+            .collect(),
         now: UnixMillis::from_millis(BEGIN),
     };
     load.fill(&store, rows);

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use plimsoll_model::{DomainId, Incarnation, Metric, NodeId, Part, Subject, UnixMillis, Window};
+use plimsoll_model::{
+    Columns, DomainId, Incarnation, Metric, NodeId, Part, Subject, UnixMillis, Window,
+};
 
 use crate::codec::{Malformed, Pack};
 use crate::column;
@@ -12,6 +14,8 @@ use crate::column;
 pub(crate) const TAG: u8 = 1;
 /// Rows of one block at most.
 const ROWS_MAX: usize = 4_096;
+/// Rows of one block that is written, at most: who wants the last minutes decodes no more than these.
+const ROWS_WRITTEN_MAX: usize = 360;
 /// Values of one block at most.
 const VALUES_MAX: usize = 400_000;
 /// Columns of one block at most.
@@ -51,9 +55,6 @@ impl From<Place> for Subject {
         }
     }
 }
-
-/// What the columns are.
-pub(crate) type Columns = Arc<[(Metric, Part)]>;
 
 /// Rows as they were read: values lie row by row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -119,7 +120,7 @@ pub(crate) fn encode(place: Place, columns: &Columns, rows: &Rows, each: &mut im
         } else {
             some.cloned().collect()
         };
-        let height = (VALUES_MAX / some.len()).clamp(1, ROWS_MAX);
+        let height = (VALUES_MAX / some.len()).clamp(1, ROWS_WRITTEN_MAX);
         let chunks = rows.windows.chunks(height);
         for (windows, values) in chunks.zip(rows.values.chunks(height * width)) {
             let (Some(first), Some(last)) = (windows.first(), windows.last()) else {
@@ -177,10 +178,22 @@ pub(crate) fn pack_columns(columns: &[(Metric, Part)], out: &mut Vec<u8>) {
 
 /// Takes what the columns are off the front.
 pub(crate) fn unpack_columns(input: &mut &[u8]) -> Result<Columns, Malformed> {
-    let count = u64::unpack(input)?;
-    if count == 0 || count > COLUMNS_MAX as u64 {
+    let columns = unpack_any_columns(input)?;
+    if columns.is_empty() || columns.len() > COLUMNS_MAX {
         return Err(Malformed {
             what: "a block has no possible number of columns",
+        });
+    }
+    Ok(columns)
+}
+
+/// Takes what any number of columns are off the front.
+pub(crate) fn unpack_any_columns(input: &mut &[u8]) -> Result<Columns, Malformed> {
+    let count = u64::unpack(input)?;
+    // Every column takes two bytes at least, so a forged count cannot ask for more than came.
+    if count > input.len() as u64 {
+        return Err(Malformed {
+            what: "a count is larger than what follows",
         });
     }
     (0..count)

@@ -8,11 +8,12 @@ use plimsoll_model::{
     DomainFacts, DomainId, DomainState, Event, EventKind, Fact, FileSystemFacts, GapReason,
     HardwareFacts, Incarnation, InterfaceFacts, Iteration, MemoryFacts, Metric, MigrationEnd,
     MigrationEnded, MigrationRole, NetworkCardFacts, NodeFacts, NodeId, OvercommitFacts, Part,
-    PinningFacts, Ratio, SampleGap, SessionId, Subject, Sweep, UnixMillis, Window,
+    PinningFacts, Ratio, Rows, SampleGap, SessionId, Subject, UnixMillis, Window,
 };
 
 use crate::error::OpenError;
 use crate::record::{Document, Record};
+use crate::rows;
 use grown::{Grown, is_told};
 
 /// Bytes that are no record.
@@ -61,7 +62,7 @@ pub(crate) fn decode(mut input: &[u8]) -> Result<Record, Malformed> {
     }
 }
 
-fn take<'a>(input: &mut &'a [u8], count: usize) -> Result<&'a [u8], Malformed> {
+pub(crate) fn take<'a>(input: &mut &'a [u8], count: usize) -> Result<&'a [u8], Malformed> {
     let Some((head, tail)) = input.split_at_checked(count) else {
         return malformed("it ends too early");
     };
@@ -347,7 +348,7 @@ packed!(units:
     DirtyRate: from_bytes_per_second, bytes_per_second;
     Ratio: from_millionths, millionths;
 );
-packed!(lists: Sweep, Fact, Event, (Metric, Part, u64), String, InterfaceFacts, DiskFacts,
+packed!(lists: Fact, Event, String, InterfaceFacts, DiskFacts,
     NetworkCardFacts, FileSystemFacts, DeviceFacts);
 // Codes are on disk: never reuse one.
 packed!(words:
@@ -363,8 +364,6 @@ packed!(words:
 packed!(structs:
     Incarnation { boot, started_ms }
     Window { end, width_ms }
-    Sweep { subject, window, values }
-    Batch { node, session, sequence, made, body_crc, sweeps, facts, events }
     SampleGap { node, session, first_sequence, last_sequence, reading_count, declared, reason }
     Document { kind, key, time, payload }
     OvercommitFacts { cpu_ratio, memory_ratio, reserved_cpu_count, reserved_memory }
@@ -405,22 +404,6 @@ packed!(choices:
     }
 );
 
-impl Pack for (Metric, Part, u64) {
-    fn pack(&self, out: &mut Vec<u8>) {
-        self.0.pack(out);
-        self.1.pack(out);
-        self.2.pack(out);
-    }
-
-    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
-        Ok((
-            Pack::unpack(input)?,
-            Pack::unpack(input)?,
-            Pack::unpack(input)?,
-        ))
-    }
-}
-
 impl Pack for Subject {
     fn pack(&self, out: &mut Vec<u8>) {
         match self {
@@ -454,12 +437,40 @@ impl Pack for Subject {
     }
 }
 
+fn pack_batch(batch: &Batch, out: &mut Vec<u8>) {
+    batch.node.pack(out);
+    batch.session.pack(out);
+    batch.sequence.pack(out);
+    batch.made.pack(out);
+    batch.body_crc.pack(out);
+    rows::pack(&batch.rows, out);
+    batch.facts.pack(out);
+    batch.events.pack(out);
+}
+
+/// Takes a batch off the front whose rows are in one of their forms.
+fn unpack_batch(
+    input: &mut &[u8],
+    rows: fn(&mut &[u8]) -> Result<Rows, Malformed>,
+) -> Result<Batch, Malformed> {
+    Ok(Batch {
+        node: Pack::unpack(input)?,
+        session: Pack::unpack(input)?,
+        sequence: Pack::unpack(input)?,
+        made: Pack::unpack(input)?,
+        body_crc: Pack::unpack(input)?,
+        rows: rows(input)?,
+        facts: Pack::unpack(input)?,
+        events: Pack::unpack(input)?,
+    })
+}
+
 impl Pack for Record {
     fn pack(&self, out: &mut Vec<u8>) {
         match self {
             Self::Batch(batch) => {
-                out.push(1);
-                batch.pack(out);
+                out.push(4);
+                pack_batch(batch, out);
             }
             Self::Gap(gap) => {
                 out.push(2);
@@ -474,9 +485,10 @@ impl Pack for Record {
 
     fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
         match u8::unpack(input)? {
-            1 => Batch::unpack(input).map(Self::Batch),
+            1 => unpack_batch(input, rows::unpack_sweeps).map(Self::Batch),
             2 => SampleGap::unpack(input).map(Self::Gap),
             3 => Document::unpack(input).map(Self::Document),
+            4 => unpack_batch(input, rows::unpack).map(Self::Batch),
             _ => malformed("a record is not known"),
         }
     }

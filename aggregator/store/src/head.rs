@@ -3,40 +3,31 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_model::{
-    Batch, DomainId, Event, EventKind, GapReason, NodeId, SampleGap, SessionId, Sweep, UnixMillis,
-    Window,
+    Batch, Columns, DomainId, Event, EventKind, GapReason, NodeId, Row, SampleGap, SessionId,
+    UnixMillis, Window,
 };
 
-use crate::block::{self, Columns, Place, Rows};
+use crate::block::Place;
 use crate::files::Files;
+use crate::held::Held;
 use crate::inventory::Inventory;
 use crate::kept::Kept;
 use crate::log::Begin;
 use crate::record::{Document, Record};
 use crate::sessions::{self, Sessions};
 
-/// Rows of a lane that are packed together while they wait to be sealed.
-const PACK_ROWS: usize = 128;
 /// What a lane costs beside its rows, about.
 const LANE_BYTES: usize = 256;
-
-/// Rows of one subject that were read together.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    /// Packed rows: last instant and block. They came before `rows`.
-    pub(crate) packed: Vec<(UnixMillis, Arc<[u8]>)>,
-    /// Rows as they came.
-    pub(crate) rows: Rows,
-}
 
 /// A set of columns of one subject.
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) columns: Columns,
     /// The newest row, which stays when the others are sealed.
-    pub(crate) last: (Window, Vec<u64>),
+    pub(crate) last: (Window, Box<[u64]>),
     pub(crate) held: Held,
 }
 
@@ -58,6 +49,8 @@ pub(crate) struct Head {
     /// Nodes heard of since they were sealed last.
     pub(crate) nodes: BTreeMap<NodeId, UnixMillis>,
     pub(crate) subjects: BTreeMap<Place, Vec<Lane>>,
+    /// The subjects of each domain, so that asking for one does not go through all.
+    domains: HashMap<DomainId, Vec<Place>>,
     pub(crate) inventory: Inventory,
     /// How many batches of a node were taken since the store was opened.
     pub(crate) batch_counts: HashMap<NodeId, u64>,
@@ -75,6 +68,8 @@ pub(crate) struct Head {
     pub(crate) horizon: Option<UnixMillis>,
     /// About what the samples and the rest that is not sealed take.
     pub(crate) bytes: usize,
+    /// The longest span of samples of one subject that are not sealed; late ones do not count.
+    pub(crate) span: Duration,
 }
 
 impl Head {
@@ -129,8 +124,8 @@ impl Head {
         *self.batch_counts.entry(batch.node).or_default() += 1;
         let seen = self.nodes.entry(batch.node).or_insert(batch.made);
         *seen = batch.made.max(*seen);
-        for sweep in &batch.sweeps {
-            self.take_sweep(sweep);
+        for row in batch.rows.iter() {
+            self.take_row(&row);
         }
         for fact in &batch.facts {
             self.inventory.know(batch.node, fact.clone());
@@ -153,6 +148,21 @@ impl Head {
         }
     }
 
+    /// Lists the subjects of a node or domain, or all.
+    pub(crate) fn places(&self, node: Option<NodeId>, domain: Option<DomainId>) -> Vec<Place> {
+        let of_node = |place: &&Place| node.is_none_or(|node| place.node == node);
+        if let Some(domain) = domain {
+            let places = self.domains.get(&domain).into_iter().flatten();
+            return places.filter(of_node).copied().collect();
+        }
+        let all = match node {
+            Some(node) => self.subjects.range(Place { node, domain: None }..),
+            None => self.subjects.range(..),
+        };
+        let places = all.map(|(place, _)| place);
+        places.take_while(of_node).copied().collect()
+    }
+
     /// Notes how far the subjects of the files have come.
     pub(crate) fn note_sealed(&mut self) {
         for sealed in &self.files.blocks {
@@ -165,55 +175,32 @@ impl Head {
         }
     }
 
-    fn take_sweep(&mut self, sweep: &Sweep) {
-        if sweep.values.is_empty() {
+    fn take_row(&mut self, row: &Row<'_>) {
+        if row.values.is_empty() {
             return;
         }
-        let lanes = self.subjects.entry(sweep.subject.into()).or_default();
-        let same = |lane: &Lane| {
-            let read = sweep.values.iter();
-            lane.columns.len() == sweep.values.len()
-                && lane
-                    .columns
-                    .iter()
-                    .zip(read)
-                    .all(|((metric, part), value)| *metric == value.0 && *part == value.1)
-        };
-        let values = sweep.values.iter().map(|(_, _, value)| *value);
-        let Some(lane) = lanes.iter_mut().find(|lane| same(lane)) else {
-            let of_value =
-                |(metric, part, _): &(_, plimsoll_model::Part, _)| (*metric, part.clone());
-            let rows = Rows {
-                windows: vec![sweep.window],
-                values: values.clone().collect(),
-            };
-            self.bytes += LANE_BYTES + (sweep.values.len() * 2 + 2) * 8;
-            lanes.push(Lane {
-                columns: sweep.values.iter().map(of_value).collect(),
-                last: (sweep.window, values.collect()),
-                held: Held {
-                    packed: Vec::new(),
-                    rows,
-                },
-            });
-            return;
-        };
-        if lane.last.0 == sweep.window {
-            return;
+        let place = row.subject.into();
+        let lanes = self.subjects.entry(place).or_default();
+        if lanes.is_empty()
+            && let Some((domain, _)) = place.domain
+        {
+            self.domains.entry(domain).or_default().push(place);
         }
-        if lane.last.0 < sweep.window {
-            lane.last.0 = sweep.window;
-            lane.last.1.clear();
-            lane.last.1.extend(values.clone());
-        }
-        lane.held.rows.windows.push(sweep.window);
-        lane.held.rows.values.extend(values);
-        let row_bytes = (sweep.values.len() + 2) * 8;
-        self.bytes += row_bytes;
-        if lane.held.rows.windows.len() >= PACK_ROWS {
-            let before = lane.held.rows.windows.len() * row_bytes;
-            let after = lane.pack(sweep.subject.into());
-            self.bytes = self.bytes.saturating_sub(before) + after;
+        match lanes
+            .iter_mut()
+            .find_map(|lane| lane.has_columns_of(row).then_some(lane))
+        {
+            Some(lane) => {
+                let before = lane.held.bytes();
+                lane.take(row);
+                self.span = self.span.max(lane.held.span(lane.last.0.end));
+                self.bytes += lane.held.bytes() - before;
+            }
+            None => {
+                let lane = Lane::new(row);
+                self.bytes += LANE_BYTES + lane.held.bytes() + row.values.len() * 8;
+                lanes.push(lane);
+            }
         }
     }
 
@@ -227,9 +214,7 @@ impl Head {
         sessions::prune(&mut self.sessions);
         let mut subjects = BTreeMap::new();
         for (place, lanes) in &mut self.subjects {
-            let full = lanes
-                .iter_mut()
-                .filter(|lane| !(lane.held.packed.is_empty() && lane.held.rows.windows.is_empty()));
+            let full = lanes.iter_mut().filter(|lane| !lane.held.is_empty());
             let held: Vec<_> = full
                 .map(|lane| (Arc::clone(&lane.columns), std::mem::take(&mut lane.held)))
                 .collect();
@@ -250,6 +235,7 @@ impl Head {
         );
         self.nodes.clear();
         self.bytes = 0;
+        self.span = Duration::ZERO;
         self.frozen = Some(Arc::new(Frozen {
             begin,
             subjects,
@@ -261,13 +247,14 @@ impl Head {
     /// Forgets lanes that are sealed and whose newest row is too old.
     pub(crate) fn forget(&mut self, before: UnixMillis) {
         for lanes in self.subjects.values_mut() {
-            lanes.retain(|lane| {
-                lane.last.0.end >= before
-                    || !lane.held.packed.is_empty()
-                    || !lane.held.rows.windows.is_empty()
-            });
+            lanes.retain(|lane| lane.last.0.end >= before || !lane.held.is_empty());
         }
         self.subjects.retain(|_, lanes| !lanes.is_empty());
+        let subjects = &self.subjects;
+        for places in self.domains.values_mut() {
+            places.retain(|place| subjects.contains_key(place));
+        }
+        self.domains.retain(|_, places| !places.is_empty());
     }
 
     /// Returns when a node was last heard of, as far as no index knows it yet.
@@ -299,16 +286,38 @@ impl Head {
 }
 
 impl Lane {
-    fn pack(&mut self, place: Place) -> usize {
-        let mut rows = std::mem::take(&mut self.held.rows);
-        rows.settle(self.columns.len());
-        let mut bytes = 0;
-        let packed = &mut self.held.packed;
-        block::encode(place, &self.columns, &rows, &mut |block| {
-            bytes += block.bytes.len() + 32;
-            packed.push((block.last, block.bytes.into()));
-        });
-        bytes
+    /// Begins with its first row.
+    fn new(row: &Row<'_>) -> Self {
+        let mut held = Held::default();
+        held.push((row.window, &[]), (row.window, row.values));
+        Self {
+            columns: Arc::clone(row.columns),
+            last: (row.window, row.values.into()),
+            held,
+        }
+    }
+
+    fn has_columns_of(&mut self, row: &Row<'_>) -> bool {
+        if Arc::ptr_eq(&self.columns, row.columns) {
+            return true;
+        }
+        let same = self.columns == *row.columns;
+        if same {
+            // The names of the one stream it comes by now: the next row is known by their address.
+            self.columns = Arc::clone(row.columns);
+        }
+        same
+    }
+
+    fn take(&mut self, row: &Row<'_>) {
+        let (last, newest) = (self.last.0, &mut self.last.1);
+        if row.window > last {
+            self.held.push((last, newest), (row.window, row.values));
+            self.last.0 = row.window;
+            newest.copy_from_slice(row.values);
+        } else if row.window < last {
+            self.held.push_late((row.window, row.values));
+        }
     }
 }
 

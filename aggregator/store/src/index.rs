@@ -449,6 +449,35 @@ impl Index {
         Ok(found)
     }
 
+    /// Lists the subjects alone that have samples.
+    pub(crate) fn places(
+        &self,
+        node: Option<NodeId>,
+        domain: Option<DomainId>,
+    ) -> Result<Vec<Place>, Broken> {
+        let mut prefix = vec![if node.is_none() && domain.is_some() {
+            b'd'
+        } else {
+            PRESENT
+        }];
+        prefix.extend(node.iter().flat_map(|node| node.as_bytes()));
+        prefix.extend(domain.iter().flat_map(|domain| domain.as_bytes()));
+        // The key of a subject stands behind its domain.
+        let begin = if prefix.first() == Some(&PRESENT) {
+            0
+        } else {
+            prefix.len()
+        };
+        let mut found = Vec::new();
+        for (key, _) in self.map.scan(&prefix)? {
+            let key = key.get(begin..).ok_or(Broken)?;
+            if key.first() == Some(&PRESENT) {
+                found.push(place_of(key)?);
+            }
+        }
+        Ok(found)
+    }
+
     /// Lists the columns of one subject.
     pub(crate) fn columns(&self, place: Place) -> Result<Vec<Column>, Broken> {
         let value = self.map.get(&subject_key(PRESENT, place))?;

@@ -6,15 +6,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plimsoll_model::UnixMillis;
+use plimsoll_model::{Columns, UnixMillis};
 
-use crate::block::{self, Block, Columns, Place, Rows};
-use crate::codec::Malformed;
+use crate::block::{self, Block, Place, Rows};
 use crate::error::OpenError;
 use crate::files::{Files, Handles};
 use crate::frame::Kind;
 use crate::handles::Lately;
-use crate::head::{Frozen, Held};
+use crate::head::Frozen;
 use crate::kept::{self, Kept, KeptFile, Placed};
 use crate::manifest::Manifest;
 use crate::record::StoreOptions;
@@ -129,17 +128,6 @@ impl Sealing<'_> {
     }
 }
 
-/// Unpacks what memory held of a subject; sets of columns stay apart.
-fn unpack(columns: &Columns, held: &Held) -> Result<Vec<(Columns, Rows)>, Malformed> {
-    let mut all: Vec<(Columns, Rows)> = Vec::new();
-    for (_, bytes) in &held.packed {
-        let block = Block::parse(bytes)?;
-        collect(&mut all, &block.columns, &block.rows()?);
-    }
-    collect(&mut all, columns, &held.rows);
-    Ok(all)
-}
-
 fn collect(all: &mut Vec<(Columns, Rows)>, columns: &Columns, rows: &Rows) {
     match all.iter_mut().find(|(known, _)| known == columns) {
         Some((_, known)) => known.extend(rows),
@@ -212,14 +200,7 @@ impl Keeper {
         let mut sealing = self.sealing(&mut manifest.next_file);
         for (place, lanes) in &frozen.subjects {
             for (columns, held) in lanes {
-                let unpacked = unpack(columns, held);
-                assert!(
-                    unpacked.is_ok(),
-                    "BUG: a block packed in memory cannot be read"
-                );
-                for (columns, rows) in unpacked.unwrap_or_default() {
-                    sealing.add(*place, &columns, rows)?;
-                }
+                sealing.add(*place, columns, held.rows(columns.len()))?;
             }
         }
         let sealed = sealing.finish()?;

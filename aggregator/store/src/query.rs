@@ -111,7 +111,8 @@ impl Store {
         // After a start, the newest sample may be sealed, and what came since may be late.
         let sealed = source.and_then(|source| source.newest(wanted));
         let (window, value) = match (newest, sealed) {
-            (Some(newest), Some(sealed)) if newest.0 < sealed.0 => sealed,
+            // Of two values in one window the first that came holds, and the sealed one came first.
+            (Some(newest), Some(sealed)) if newest.0 <= sealed.0 => sealed,
             (newest, sealed) => newest.or(sealed)?,
         };
         Some(Reading {

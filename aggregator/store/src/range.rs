@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use plimsoll_model::{Metric, Part, SeriesKey, UnixMillis, Window};
 
-use crate::block::{Block, Place, Rows};
+use crate::block::{Block, Place};
 use crate::codec::Malformed;
 use crate::error::Hole;
 use crate::files::Files;
-use crate::head::{Frozen, Head, Held};
+use crate::head::{Frozen, Head};
+use crate::held::Held;
 
 /// Samples of a series, and what could not be read of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,8 +26,7 @@ pub struct Range {
 pub(crate) struct Source {
     files: Arc<Files>,
     frozen: Option<Arc<Frozen>>,
-    packed: Vec<Arc<[u8]>>,
-    rows: Vec<(Window, u64)>,
+    young: Vec<(usize, usize, Held)>,
 }
 
 /// A series and a span, with the horizon already in it.
@@ -52,10 +52,19 @@ impl Wanted<'_> {
         (self.from..=self.to).contains(&window.end)
     }
 
-    fn pick_rows(&self, rows: &Rows, column: usize, width: usize, out: &mut Vec<(Window, u64)>) {
-        let values = rows.values.iter().skip(column).step_by(width.max(1));
-        let all = rows.windows.iter().copied().zip(values.copied());
-        out.extend(all.filter(|(window, _)| self.has(*window)));
+    fn pick_held(
+        &self,
+        held: &Held,
+        (column, width): (usize, usize),
+        out: &mut Vec<(Window, u64)>,
+    ) {
+        held.each(self.from, width, |window, values| {
+            if let Some(value) = values.get(column)
+                && self.has(window)
+            {
+                out.push((window, *value));
+            }
+        });
     }
 
     fn pick_block(&self, bytes: &[u8], out: &mut Vec<(Window, u64)>) -> Result<(), Malformed> {
@@ -76,14 +85,12 @@ impl Source {
         let mut source = Self {
             files: Arc::clone(&head.files),
             frozen: head.frozen.clone(),
-            packed: Vec::new(),
-            rows: Vec::new(),
+            young: Vec::new(),
         };
         for lane in head.subjects.get(&wanted.place()).into_iter().flatten() {
             if let Some(column) = wanted.column(&lane.columns) {
-                source.packed.extend(recent(&lane.held, wanted.from));
-                let width = lane.columns.len();
-                wanted.pick_rows(&lane.held.rows, column, width, &mut source.rows);
+                let held = lane.held.since(wanted.from);
+                source.young.push((column, lane.columns.len(), held));
             }
         }
         source
@@ -123,21 +130,18 @@ impl Source {
                 range.holes.extend(read.err());
             }
         }
-        let mut packed = Vec::new();
         let frozen = self
             .frozen
             .iter()
             .filter_map(|frozen| frozen.subjects.get(&place));
         for (columns, held) in frozen.flatten() {
             if let Some(column) = wanted.column(columns) {
-                packed.clear();
-                packed.extend(recent(held, wanted.from));
-                pick_packed(&packed, wanted, &mut range.samples);
-                wanted.pick_rows(&held.rows, column, columns.len(), &mut range.samples);
+                wanted.pick_held(held, (column, columns.len()), &mut range.samples);
             }
         }
-        pick_packed(&self.packed, wanted, &mut range.samples);
-        range.samples.extend(self.rows);
+        for (column, width, held) in &self.young {
+            wanted.pick_held(held, (*column, *width), &mut range.samples);
+        }
         let samples = &mut range.samples;
         let in_order = |pair: &[(Window, u64)]| matches!(pair, [a, b] if a.0 < b.0);
         if !samples.windows(2).all(in_order) {
@@ -166,22 +170,9 @@ impl Source {
             let source = Self {
                 files: Arc::clone(&self.files),
                 frozen: None,
-                packed: Vec::new(),
-                rows: Vec::new(),
+                young: Vec::new(),
             };
             source.read(Wanted { from, to, ..wanted }).samples.pop()
         })
-    }
-}
-
-fn recent(held: &Held, from: UnixMillis) -> impl Iterator<Item = Arc<[u8]>> {
-    let recent = held.packed.iter().filter(move |(last, _)| *last >= from);
-    recent.map(|(_, bytes)| Arc::clone(bytes))
-}
-
-fn pick_packed(packed: &[Arc<[u8]>], wanted: Wanted<'_>, out: &mut Vec<(Window, u64)>) {
-    for bytes in packed {
-        let read = wanted.pick_block(bytes, out);
-        assert!(read.is_ok(), "BUG: a block packed in memory cannot be read");
     }
 }

@@ -30,7 +30,7 @@ pub struct StoreOptions {
     pub segment_bytes: u64,
     /// Bytes of samples in memory from which on they are sealed; at twice as many, appending fails.
     pub head_bytes: usize,
-    /// How long samples wait in memory at most before they are sealed.
+    /// How long samples wait in memory at most before they are sealed, by the clock or by their own time.
     pub seal_after: Duration,
     /// Length of a partition, the unit in which samples are forgotten; at least one millisecond.
     pub partition: Duration,

@@ -6,9 +6,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use plimsoll_model::{Part, Subject, UnixMillis};
+use plimsoll_model::{Columns, Part, Subject, UnixMillis};
 
-use crate::block::{Block, Columns, Encoded, Place, pack_columns, unpack_columns};
+use crate::block::{Block, Encoded, Place, pack_columns, unpack_columns};
 use crate::codec::{self, Malformed, Pack};
 use crate::error::{Hole, OpenError};
 use crate::frame::{self, Item, Items, Kind, Link, io_error, make_dir};

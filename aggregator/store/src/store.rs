@@ -208,7 +208,9 @@ impl Store {
 
     pub(crate) fn is_due(&self, keeper: &mut Keeper, now: UnixMillis) -> bool {
         let head = self.read();
-        if head.frozen.is_some() || head.bytes >= self.options.head_bytes {
+        // What comes faster than it was read, as after an outage, does not wait for the clock.
+        let is_long = head.span >= self.options.seal_after && !self.options.seal_after.is_zero();
+        if head.frozen.is_some() || head.bytes >= self.options.head_bytes || is_long {
             return true;
         }
         if head.is_sealed() {

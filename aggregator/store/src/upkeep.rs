@@ -100,6 +100,18 @@ impl Store {
         Ok(upkeep)
     }
 
+    /// Merges the files of every partition, even of those that late samples may still come for; says
+    /// how many files that were.
+    pub fn merge_all(&self) -> Result<u64, UpkeepError> {
+        let mut keeper = self.keeper();
+        let mut merged = 0;
+        while let Some(change) = keeper.merge_blocks(UnixMillis::from_millis(i64::MAX))? {
+            merged += change.gone.len() as u64;
+            self.change(&keeper, change, |_| {})?;
+        }
+        Ok(merged)
+    }
+
     fn whole_from(&self) -> UnixMillis {
         crate::roll::whole_from(self.read().horizon)
     }

@@ -1,6 +1,8 @@
 //! The unit of truth: a batch is stored whole, acknowledged once durable, and told apart by
 //! node, session and sequence.
 
+use std::sync::Arc;
+
 use crate::event::Event;
 use crate::fact::Fact;
 use crate::id::{NodeId, SessionId};
@@ -19,6 +21,103 @@ pub struct Sweep {
     pub values: Vec<(Metric, Part, u64)>,
 }
 
+/// Which values of a subject are read together: metric and part of each.
+pub type Columns = Arc<[(Metric, Part)]>;
+
+/// A sweep as it is kept: all that have the same set of values share its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// What was read.
+    pub subject: Subject,
+    /// When.
+    pub window: Window,
+    /// What the values are; none twice.
+    pub columns: &'a Columns,
+    /// The values, one for each column.
+    pub values: &'a [u64],
+}
+
+impl<'a> Row<'a> {
+    /// Goes through the readings.
+    pub fn readings(&self) -> impl Iterator<Item = (Metric, &'a Part, u64)> + use<'a> {
+        let named = self.columns.iter().zip(self.values);
+        named.map(|((metric, part), value)| (*metric, part, *value))
+    }
+}
+
+/// The rows of a batch; their values lie together, so that a batch of a thousand is few pieces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows {
+    heads: Vec<(Subject, Window, Columns)>,
+    values: Vec<u64>,
+}
+
+impl Rows {
+    /// Makes room for so many rows and values.
+    pub fn with_capacity(rows: usize, values: usize) -> Self {
+        Self {
+            heads: Vec::with_capacity(rows),
+            values: Vec::with_capacity(values),
+        }
+    }
+
+    /// Adds a row; where there are fewer values than columns the rest is 0, and what is too many is cut.
+    pub fn push(&mut self, row: Row<'_>) {
+        let end = self.values.len() + row.columns.len();
+        self.values.extend_from_slice(row.values);
+        self.values.resize(end, 0);
+        let columns = Arc::clone(row.columns);
+        self.heads.push((row.subject, row.window, columns));
+    }
+
+    /// Goes through the rows.
+    pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        let mut rest = self.values.as_slice();
+        self.heads.iter().map(move |(subject, window, columns)| {
+            let (values, behind) = rest.split_at_checked(columns.len()).unwrap_or_default();
+            rest = behind;
+            Row {
+                subject: *subject,
+                window: *window,
+                columns,
+                values,
+            }
+        })
+    }
+
+    /// Counts the rows.
+    pub fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    /// Counts the readings.
+    pub fn reading_count(&self) -> usize {
+        self.values.len()
+    }
+}
+
+impl FromIterator<Sweep> for Rows {
+    fn from_iter<T: IntoIterator<Item = Sweep>>(sweeps: T) -> Self {
+        let mut rows = Self::default();
+        for sweep in sweeps {
+            let values: Vec<u64> = sweep.values.iter().map(|(_, _, value)| *value).collect();
+            let names = sweep.values.into_iter();
+            rows.push(Row {
+                subject: sweep.subject,
+                window: sweep.window,
+                columns: &names.map(|(metric, part, _)| (metric, part)).collect(),
+                values: &values,
+            });
+        }
+        rows
+    }
+}
+
 /// What one agent saw in one interval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
@@ -33,7 +132,7 @@ pub struct Batch {
     /// CRC32C of the encoded body, which tells a repeated batch from a forked session.
     pub body_crc: u32,
     /// Readings.
-    pub sweeps: Vec<Sweep>,
+    pub rows: Rows,
     /// Facts that are new or have changed.
     pub facts: Vec<Fact>,
     /// Things that happened.
@@ -43,7 +142,7 @@ pub struct Batch {
 impl Batch {
     /// Counts the readings.
     pub fn reading_count(&self) -> usize {
-        self.sweeps.iter().map(|sweep| sweep.values.len()).sum()
+        self.rows.reading_count()
     }
 }
 

@@ -13,7 +13,7 @@ pub mod text;
 pub mod time;
 pub mod unit;
 
-pub use batch::{Batch, GapReason, SampleGap, Sweep};
+pub use batch::{Batch, Columns, GapReason, Row, Rows, SampleGap, Sweep};
 pub use event::{
     DomainState, Event, EventKind, Iteration, MigrationEnd, MigrationEnded, MigrationMode,
     MigrationRole,

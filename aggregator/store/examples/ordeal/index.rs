@@ -123,7 +123,7 @@ fn batch(number: u64, subjects: std::ops::Range<u32>) -> Batch {
         sequence: 0,
         made: end,
         body_crc: 1,
-        sweeps: subjects.map(sweep).collect(),
+        rows: subjects.map(sweep).collect(),
         facts: Vec::new(),
         events: Vec::new(),
     }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use plimsoll_model::{
     Batch, BootId, DomainId, DomainState, Event, EventKind, Fact, GapReason, Incarnation, Metric,
-    NodeFacts, NodeId, Part, SampleGap, SeriesKey, SessionId, Subject, Sweep, UnixMillis, Window,
+    NodeFacts, NodeId, Part, Row, SampleGap, SeriesKey, SessionId, Subject, Sweep, UnixMillis,
+    Window,
 };
 use plimsoll_store::{
     Appended, Document, EventFilter, Record, RecoveryReport, SeriesFilter, Store, StoreOptions,
@@ -153,7 +154,7 @@ impl World {
             sequence: number,
             made: now(number),
             body_crc: 7,
-            sweeps,
+            rows: sweeps.into_iter().collect(),
             facts: Vec::new(),
             events: Vec::new(),
         };
@@ -264,8 +265,8 @@ impl World {
             let mut recent: Vec<u64> = recent.collect();
             recent.reverse();
             for number in recent.into_iter().filter(|n| self.gap(agent, *n).is_none()) {
-                for sweep in self.batch(agent, number).sweeps {
-                    note(&mut samples, &sweep, horizon);
+                for row in self.batch(agent, number).rows.iter() {
+                    note(&mut samples, &row, horizon);
                 }
             }
         }
@@ -438,16 +439,16 @@ pub(crate) fn fits(found: &[Appended], told: &[Appended], resumed: bool) -> bool
     found.len() == told.len() && found.iter().zip(told).all(fits)
 }
 
-fn note(samples: &mut Samples, sweep: &Sweep, horizon: UnixMillis) {
-    for (metric, part, value) in &sweep.values {
+fn note(samples: &mut Samples, row: &Row<'_>, horizon: UnixMillis) {
+    for (metric, part, value) in row.readings() {
         let key = SeriesKey {
-            subject: sweep.subject,
-            metric: *metric,
+            subject: row.subject,
+            metric,
             part: part.clone(),
         };
-        if sweep.window.end >= horizon {
+        if row.window.end >= horizon {
             let of_key = samples.entry(key).or_default();
-            of_key.entry(sweep.window).or_insert(*value);
+            of_key.entry(row.window).or_insert(value);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use plimsoll_model::{Metric, Part};
+use plimsoll_model::{Metric, Part, Rows, Sweep};
 use plimsoll_store::{Appended, Record, check};
 
 use crate::scene::{Agent, Answers, at, copy, files, open};
@@ -45,9 +45,14 @@ fn rolled_up(dir: &Path) -> Answers {
     agent.sequence = 12;
     for round in 0..12 {
         let mut batch = agent.batch(2_000 + round * 40, round * 1_000);
-        batch.sweeps.truncate(1);
         let counter = (Metric::HostPsiCpuSome, Part::whole(), round % 5 * 700);
-        batch.sweeps[0].values = vec![counter];
+        let first = batch.rows.iter().next().unwrap();
+        let sweep = Sweep {
+            subject: first.subject,
+            window: first.window,
+            values: vec![counter],
+        };
+        batch.rows = Rows::from_iter([sweep]);
         let stored = store.append(&[Record::Batch(batch)]).unwrap();
         assert_eq!(stored, [Appended::Stored]);
     }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use plimsoll_model::{
-    Batch, GapReason, Metric, NodeId, Part, SampleGap, SeriesKey, SessionId, Subject, Sweep,
+    Batch, GapReason, Metric, NodeId, Part, Rows, SampleGap, SeriesKey, SessionId, Subject, Sweep,
     UnixMillis, Window,
 };
 use plimsoll_store::{
@@ -32,11 +32,11 @@ impl Sender {
             sequence,
             made: end,
             body_crc: u32::try_from(value).unwrap(),
-            sweeps: vec![Sweep {
+            rows: Rows::from_iter([Sweep {
                 subject: Subject::Node(self.node),
                 window: Window { end, width_ms: 1 },
                 values: vec![(Metric::HostMemFree, Part::whole(), value)],
-            }],
+            }]),
             facts: Vec::new(),
             events: Vec::new(),
         })

@@ -81,7 +81,7 @@ impl Meter {
             sequence: self.sequence,
             made: windows[0].0.end,
             body_crc: 7,
-            sweeps: windows.iter().map(sweep).collect(),
+            rows: windows.iter().map(sweep).collect(),
             facts: Vec::new(),
             events: Vec::new(),
         };

@@ -118,9 +118,36 @@ impl Agent {
             sequence: self.sequence,
             made: at(seconds),
             body_crc: 77,
-            sweeps,
+            rows: sweeps.into_iter().collect(),
             facts: Vec::new(),
             events: Vec::new(),
+        }
+    }
+
+    /// Holds tables against the model; the same window may be in two sets of columns of a subject.
+    fn agrees_in_tables(&self, store: &Store) {
+        let mut told: BTreeMap<SeriesKey, BTreeMap<Window, Vec<u64>>> = BTreeMap::new();
+        for subject in store.subjects(Some(self.node), None) {
+            for table in store.tables(subject, |_, _| true, ALWAYS.0..=ALWAYS.1) {
+                assert!(table.windows.is_sorted_by(|a, b| a < b), "{table:?}");
+                for ((metric, part), values) in table.columns.into_iter().zip(table.values) {
+                    let key = SeriesKey {
+                        subject,
+                        metric,
+                        part,
+                    };
+                    let samples = told.entry(key).or_default();
+                    for (window, value) in table.windows.iter().zip(values) {
+                        samples.entry(*window).or_default().push(value);
+                    }
+                }
+            }
+        }
+        assert!(told.keys().eq(self.model.keys()));
+        for (told, samples) in told.values().zip(self.model.values()) {
+            assert!(told.keys().eq(samples.keys()));
+            let holds = |(told, value): (&Vec<u64>, &u64)| told.contains(value);
+            assert!(told.values().zip(samples.values()).all(holds));
         }
     }
 
@@ -176,6 +203,14 @@ impl Agent {
         };
         let keys: Vec<SeriesKey> = self.model.keys().cloned().collect();
         assert_eq!(store.series(&filter), keys);
+        let latest = store.latest_of_all(&filter).into_iter();
+        let latest = latest.map(|reading| (reading.key, (reading.window, reading.value)));
+        let last = self.model.iter().map(|(key, samples)| {
+            let (window, value) = samples.last_key_value().unwrap();
+            (key.clone(), (*window, *value))
+        });
+        assert!(latest.eq(last), "the last samples of all series at once");
+        self.agrees_in_tables(store);
         let guests = SeriesFilter {
             node: Some(self.node),
             domain: Some(self.domain),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_model::{GapReason, SampleGap, UnixMillis};
+use plimsoll_model::{GapReason, Row, Rows, SampleGap, UnixMillis, Window};
 use plimsoll_store::{Appended, EventFilter, Record, Store, StoreOptions, check, rebuild_index};
 use proptest::prelude::*;
 
@@ -294,14 +294,22 @@ fn samples_at_both_ends_of_time_are_kept() {
     let mut agent = Agent::number(1);
     let mut batch = agent.batch(1, 1);
     agent.model.clear();
+    let first = batch.rows.iter().next().unwrap();
+    let columns = first.columns.iter().take(1).cloned().collect();
+    let mut rows = Rows::default();
     for (number, end) in [i64::MIN, -1, 0, i64::MAX].into_iter().enumerate() {
-        let mut sweep = batch.sweeps[0].clone();
-        sweep.window.end = UnixMillis::from_millis(end);
-        sweep.values.truncate(1);
-        sweep.values[0].2 = number as u64;
-        batch.sweeps.push(sweep);
+        let end = UnixMillis::from_millis(end);
+        rows.push(Row {
+            subject: first.subject,
+            window: Window {
+                end,
+                ..first.window
+            },
+            columns: &columns,
+            values: &[number as u64],
+        });
     }
-    batch.sweeps.drain(..2);
+    batch.rows = rows;
     store.append(&[Record::Batch(batch)]).unwrap();
     store.seal().unwrap();
     drop(store);

@@ -1,0 +1,238 @@
+//! Readings of many series in one answer: columns of numbers, by subject. It knows no service.
+
+use plimsoll_model::{Metric, UnixMillis};
+use plimsoll_proto::parse::{self, ParseError};
+use plimsoll_proto::{render, v1};
+use plimsoll_store::{SeriesFilter, Store};
+
+use crate::page;
+use crate::query::filter;
+
+/// Usual and largest number of subjects in one answer.
+const SUBJECTS: (usize, usize) = (100, 1_000);
+/// Readings from which on an answer takes no further subject.
+const READINGS_ENOUGH: usize = 250_000;
+/// Readings of one subject in one answer; with the most bytes each may take, it still fits a message.
+const READINGS_MAX: usize = 400_000;
+
+/// What is asked.
+#[derive(Debug)]
+pub(crate) struct Question {
+    filter: SeriesFilter,
+    prefix: Option<String>,
+    from: UnixMillis,
+    to: UnixMillis,
+    size: usize,
+    begin: usize,
+}
+
+impl Question {
+    /// Reads a request; `now` is the end of a span that has none.
+    pub(crate) fn read(
+        request: v1::QueryColumnsRequest,
+        now: UnixMillis,
+    ) -> Result<Self, ParseError> {
+        let selector = request.selector.unwrap_or_default();
+        let (filter, prefix) = filter(&selector)?;
+        let to = match &request.end_time {
+            None => now,
+            at => parse::timestamp("end_time", at.as_ref())?,
+        };
+        Ok(Self {
+            filter,
+            prefix: prefix.map(str::to_owned),
+            from: parse::timestamp("start_time", request.start_time.as_ref())?,
+            to,
+            size: page::size(request.page_size, SUBJECTS)?,
+            begin: page::begin(&request.page_token)?,
+        })
+    }
+
+    /// Asks the store.
+    pub(crate) fn answer(&self, store: &Store) -> Result<v1::QueryColumnsResponse, ParseError> {
+        let named = |metric: Metric| match &self.prefix {
+            Some(prefix) => metric.name().starts_with(prefix.as_str()),
+            None => self.filter.metric.is_none_or(|wanted| wanted == metric),
+        };
+        let subjects = store.subjects(self.filter.node, self.filter.domain);
+        let mut answer = v1::QueryColumnsResponse::default();
+        let (mut readings, mut end) = (0, self.begin);
+        for subject in subjects.iter().skip(self.begin).take(self.size) {
+            if readings >= READINGS_ENOUGH {
+                break;
+            }
+            let is_wanted = |metric, part: &_| {
+                named(metric) && self.filter.part.as_ref().is_none_or(|one| one == part)
+            };
+            let tables = store.tables(*subject, is_wanted, self.from..=self.to);
+            let count: usize = tables
+                .iter()
+                .map(plimsoll_store::Table::reading_count)
+                .sum();
+            if count > READINGS_MAX {
+                let problem = format!(
+                    "the span holds {count} readings of one subject, at most {READINGS_MAX} fit an \
+                     answer; ask for less"
+                );
+                return Err(ParseError::new("start_time", problem));
+            }
+            readings += count;
+            end += 1;
+            answer.subjects.extend(tables.iter().map(columns));
+        }
+        if end < subjects.len() {
+            answer.next_page_token = end.to_string();
+        }
+        Ok(answer)
+    }
+}
+
+fn columns(table: &plimsoll_store::Table) -> v1::SubjectColumns {
+    let widths = table.windows.iter().map(|window| window.width_ms);
+    let mut widths_ms: Vec<i64> = widths.map(i64::from).collect();
+    if widths_ms
+        .iter()
+        .all(|width| Some(width) == widths_ms.first())
+    {
+        widths_ms.truncate(1);
+    }
+    let column = |(series, values): (&(Metric, plimsoll_model::Part), &Vec<u64>)| v1::ValueColumn {
+        metric: series.0.name().to_owned(),
+        part: series.1.as_str().to_owned(),
+        value_deltas: deltas(values.iter().map(|value| render::int(*value))),
+    };
+    let (domain_id, incarnation) = render::domain_of(&table.subject);
+    v1::SubjectColumns {
+        node_id: table.subject.node().as_bytes().to_vec(),
+        domain_id,
+        incarnation,
+        end_time_deltas_ms: deltas(table.windows.iter().map(|window| window.end.millis())),
+        widths_ms,
+        columns: table
+            .columns
+            .iter()
+            .zip(&table.values)
+            .map(column)
+            .collect(),
+    }
+}
+
+/// Each number less the one before it; wraps, as whoever adds them up again does.
+fn deltas(numbers: impl Iterator<Item = i64>) -> Vec<i64> {
+    let mut before = 0;
+    numbers
+        .map(|number| number.wrapping_sub(std::mem::replace(&mut before, number)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_model::{NodeId, Subject};
+
+    use super::*;
+    use crate::scene::Scene;
+
+    fn lived(scene: &Scene) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = (0..3).map(|_| NodeId::random()).collect();
+        nodes.sort();
+        for round in 0..4 {
+            for node in &nodes {
+                let values = [
+                    (Metric::HostMemFree, 100 - round),
+                    (Metric::HostLoad1, round),
+                ];
+                let sweep = scene.sweep(Subject::Node(*node), &values);
+                scene.tell(*node, vec![sweep], Vec::new(), &[]);
+            }
+            scene.pass(10);
+        }
+        nodes
+    }
+
+    fn ask(scene: &Scene, request: v1::QueryColumnsRequest) -> v1::QueryColumnsResponse {
+        let request = v1::QueryColumnsRequest {
+            start_time: Some(prost_types::Timestamp::default()),
+            ..request
+        };
+        let question = Question::read(request, scene.now()).unwrap();
+        question.answer(&scene.known.store).unwrap()
+    }
+
+    #[test]
+    fn pages_hold_each_subject_once_with_its_values_as_steps() {
+        let scene = Scene::new();
+        let nodes = lived(&scene);
+        let mut request = v1::QueryColumnsRequest {
+            page_size: 2,
+            ..v1::QueryColumnsRequest::default()
+        };
+        let mut seen = Vec::new();
+        loop {
+            let page = ask(&scene, request.clone());
+            assert!(page.subjects.len() <= 2);
+            seen.extend(page.subjects);
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+        let ids: Vec<&[u8]> = seen.iter().map(|one| one.node_id.as_slice()).collect();
+        let all: Vec<&[u8]> = nodes
+            .iter()
+            .map(|node| node.as_bytes().as_slice())
+            .collect();
+        assert_eq!(ids, all);
+        for subject in &seen {
+            assert_eq!(subject.widths_ms, [1], "all took as long");
+            assert_eq!(subject.end_time_deltas_ms[1..], [10_000; 3]);
+            let columns: Vec<_> = subject
+                .columns
+                .iter()
+                .map(|one| (one.metric.as_str(), one.value_deltas.as_slice()))
+                .collect();
+            let (load, free) = ([0, 1, 1, 1], [100, -1, -1, -1]);
+            assert!(columns.contains(&("host.load1", &load)), "{columns:?}");
+            assert!(columns.contains(&("host.mem.free", &free)), "{columns:?}");
+        }
+    }
+
+    #[test]
+    fn a_selector_chooses_columns_and_a_span_chooses_rows() {
+        let scene = Scene::new();
+        let nodes = lived(&scene);
+        let selector = v1::SeriesSelector {
+            node_id: nodes[1].as_bytes().to_vec(),
+            metric: "host.mem.*".to_owned(),
+            ..v1::SeriesSelector::default()
+        };
+        let answer = ask(
+            &scene,
+            v1::QueryColumnsRequest {
+                selector: Some(selector),
+                end_time: Some(render::timestamp(
+                    scene.now().minus(std::time::Duration::from_secs(30)),
+                )),
+                ..v1::QueryColumnsRequest::default()
+            },
+        );
+        let [subject] = answer.subjects.as_slice() else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(subject.node_id, nodes[1].as_bytes());
+        assert_eq!(subject.columns.len(), 1);
+        assert_eq!(subject.columns[0].value_deltas, [100, -1]);
+    }
+
+    #[test]
+    fn a_request_without_a_beginning_or_with_a_made_up_page_is_refused_by_its_field() {
+        let now = UnixMillis::from_millis(0);
+        let refused = |request| Question::read(request, now).unwrap_err().field;
+        assert_eq!(refused(v1::QueryColumnsRequest::default()), "start_time");
+        let request = v1::QueryColumnsRequest {
+            start_time: Some(prost_types::Timestamp::default()),
+            page_token: "x".to_owned(),
+            ..v1::QueryColumnsRequest::default()
+        };
+        assert_eq!(refused(request), "page_token");
+    }
+}

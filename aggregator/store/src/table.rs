@@ -1,0 +1,235 @@
+//! Samples of one subject from everywhere they lie, as columns: those that were read together share one
+//! column of windows. What it returns is in order, each window once.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use plimsoll_model::{Columns, DomainId, Metric, NodeId, Part, Subject, UnixMillis, Window};
+
+use crate::block::{Block, Place};
+use crate::codec::Malformed;
+use crate::error::Hole;
+use crate::files::Files;
+use crate::head::{Frozen, Head, Lane};
+use crate::held::Held;
+use crate::store::Store;
+
+/// Samples of a subject that were read together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// What was read.
+    pub subject: Subject,
+    /// Which series of it.
+    pub columns: Vec<(Metric, Part)>,
+    /// When; sorted, none twice.
+    pub windows: Vec<Window>,
+    /// The values, by column; each has as many as there are windows.
+    pub values: Vec<Vec<u64>>,
+}
+
+impl Table {
+    /// Counts the samples.
+    pub fn reading_count(&self) -> usize {
+        self.windows.len() * self.columns.len()
+    }
+
+    /// Puts windows in order, each once: the first that came.
+    fn settle(&mut self) {
+        let in_order = |pair: &[Window]| matches!(pair, [a, b] if a < b);
+        if self.windows.windows(2).all(in_order) {
+            return;
+        }
+        let mut order: Vec<(Window, usize)> = self.windows.iter().copied().zip(0..).collect();
+        order.sort_by_key(|(window, _)| *window);
+        order.dedup_by_key(|(window, _)| *window);
+        self.windows = order.iter().map(|(window, _)| *window).collect();
+        for column in &mut self.values {
+            let ordered = order.iter().filter_map(|(_, place)| column.get(*place));
+            *column = ordered.copied().collect();
+        }
+    }
+}
+
+/// Which samples of a subject are meant.
+struct Wanted<F> {
+    place: Place,
+    series: F,
+    span: RangeInclusive<UnixMillis>,
+}
+
+impl<F: Fn(Metric, &Part) -> bool> Wanted<F> {
+    /// Returns the places of the columns that are meant.
+    fn picked(&self, columns: &[(Metric, Part)]) -> Vec<usize> {
+        let all = columns.iter().enumerate();
+        all.filter(|(_, (metric, part))| (self.series)(*metric, part))
+            .map(|(place, _)| place)
+            .collect()
+    }
+
+    /// Finds the table of a set of columns, or begins it.
+    fn table<'a>(
+        &self,
+        tables: &'a mut Vec<Table>,
+        columns: &[(Metric, Part)],
+        picked: &[usize],
+    ) -> Option<&'a mut Table> {
+        let chosen: Vec<_> = picked
+            .iter()
+            .filter_map(|place| columns.get(*place).cloned())
+            .collect();
+        let known = tables.iter().position(|table| table.columns == chosen);
+        let known = known.unwrap_or_else(|| {
+            tables.push(Table {
+                subject: self.place.into(),
+                values: vec![Vec::new(); chosen.len()],
+                columns: chosen,
+                windows: Vec::new(),
+            });
+            tables.len() - 1
+        });
+        tables.get_mut(known)
+    }
+
+    fn take_held(&self, tables: &mut Vec<Table>, columns: &[(Metric, Part)], held: &Held) {
+        let picked = self.picked(columns);
+        if picked.is_empty() {
+            return;
+        }
+        let Some(table) = self.table(tables, columns, &picked) else {
+            return;
+        };
+        held.each(*self.span.start(), columns.len(), |window, row| {
+            if window.end <= *self.span.end() {
+                table.windows.push(window);
+                for (to, from) in table.values.iter_mut().zip(&picked) {
+                    to.extend(row.get(*from));
+                }
+            }
+        });
+    }
+
+    fn take_block(&self, tables: &mut Vec<Table>, bytes: &[u8]) -> Result<(), Malformed> {
+        let block = Block::parse(bytes)?;
+        let picked = self.picked(&block.columns);
+        if picked.is_empty() {
+            return Ok(());
+        }
+        // Read whole before any of it is taken, so that a damaged block leaves no part of itself.
+        let windows = block.windows()?;
+        let columns: Vec<Vec<u64>> = picked
+            .iter()
+            .map(|place| block.column(*place))
+            .collect::<Result<_, _>>()?;
+        let first = windows.partition_point(|window| window.end < *self.span.start());
+        let last = windows.partition_point(|window| window.end <= *self.span.end());
+        let Some(table) = self.table(tables, &block.columns, &picked) else {
+            return Ok(());
+        };
+        let part = first..last.max(first);
+        table
+            .windows
+            .extend(windows.get(part.clone()).unwrap_or_default());
+        for (to, from) in table.values.iter_mut().zip(&columns) {
+            to.extend(from.get(part.clone()).unwrap_or_default());
+        }
+        Ok(())
+    }
+}
+
+/// What a reader took along, so that it holds no lock while it reads.
+struct Source {
+    files: Arc<Files>,
+    frozen: Option<Arc<Frozen>>,
+    young: Vec<(Columns, Held)>,
+}
+
+impl Source {
+    fn take<F>(head: &Head, wanted: &Wanted<F>) -> Self {
+        let lanes = head.subjects.get(&wanted.place).into_iter().flatten();
+        let since = |lane: &Lane| lane.held.since(*wanted.span.start());
+        let young = lanes.map(|lane| (Arc::clone(&lane.columns), since(lane)));
+        Self {
+            files: Arc::clone(&head.files),
+            frozen: head.frozen.clone(),
+            young: young.collect(),
+        }
+    }
+
+    fn read<F: Fn(Metric, &Part) -> bool>(
+        &self,
+        wanted: &Wanted<F>,
+        holes: &mut Vec<Hole>,
+    ) -> Vec<Table> {
+        let mut tables = Vec::new();
+        let (from, to) = (*wanted.span.start(), *wanted.span.end());
+        for sealed in &self.files.blocks {
+            if sealed.entry.end() <= from || sealed.entry.partition > to {
+                continue;
+            }
+            for block in sealed
+                .footer
+                .blocks
+                .get(&wanted.place)
+                .into_iter()
+                .flatten()
+            {
+                if block.last < from || block.first > to {
+                    continue;
+                }
+                let read = sealed.read(block).and_then(|bytes| {
+                    let read = wanted.take_block(&mut tables, &bytes);
+                    read.map_err(|error| sealed.hole(block, error))
+                });
+                holes.extend(read.err());
+            }
+        }
+        let frozen = self.frozen.iter();
+        let frozen = frozen.filter_map(|frozen| frozen.subjects.get(&wanted.place));
+        for (columns, held) in frozen.flatten().chain(&self.young) {
+            wanted.take_held(&mut tables, columns, held);
+        }
+        tables.retain(|table| !table.windows.is_empty());
+        tables.iter_mut().for_each(Table::settle);
+        tables
+    }
+}
+
+impl Store {
+    /// Lists the subjects of a node or domain, or all, by node and domain; some may have no samples left.
+    pub fn subjects(&self, node: Option<NodeId>, domain: Option<DomainId>) -> Vec<Subject> {
+        let sealed = self.with_index(|index| index.places(node, domain));
+        let head = self.read();
+        let young = head.places(node, domain).into_iter();
+        let all: BTreeSet<Place> = young.chain(sealed).collect();
+        all.into_iter().map(Subject::from).collect()
+    }
+
+    /// Returns the samples of a subject whose windows end in a span: of the series that `series`
+    /// means, one table for each set of them that was read together.
+    pub fn tables(
+        &self,
+        subject: Subject,
+        series: impl Fn(Metric, &Part) -> bool,
+        span: RangeInclusive<UnixMillis>,
+    ) -> Vec<Table> {
+        let (wanted, source) = {
+            let head = self.read();
+            let from = head
+                .horizon
+                .max(Some(*span.start()))
+                .unwrap_or(*span.start());
+            let wanted = Wanted {
+                place: subject.into(),
+                series,
+                span: from..=*span.end(),
+            };
+            let source = Source::take(&head, &wanted);
+            (wanted, source)
+        };
+        let mut holes = Vec::new();
+        let tables = source.read(&wanted, &mut holes);
+        self.note(holes);
+        tables
+    }
+}
