@@ -239,7 +239,7 @@ impl Index {
             }
             // Of what is damaged, neither the index nor anybody else knows more.
             for opened in files.rollups.iter().filter_map(|file| file.read().ok()) {
-                index.add_blocks(&opened.footer)?;
+                index.add_footer(PAST, &opened.footer)?;
             }
             for (file, placed) in recalled.clone() {
                 index.add_kept(file, placed)?;
@@ -289,10 +289,14 @@ impl Index {
         }
     }
 
-    /// Adds the series of a file of blocks or of rollups.
+    /// Adds the series of a file of blocks.
     pub(crate) fn add_blocks(&self, footer: &Footer) -> Result<(), Broken> {
+        self.add_footer(PRESENT, footer)
+    }
+
+    fn add_footer(&self, prefix: u8, footer: &Footer) -> Result<(), Broken> {
         for (place, blocks) in &footer.blocks {
-            let key = subject_key(PRESENT, *place);
+            let key = subject_key(prefix, *place);
             let known = self.map.get(&key)?;
             let known = known.map_or_else(|| Ok(Vec::new()), |value| columns_of(&value))?;
             let mut columns: BTreeMap<(Metric, Part), UnixMillis> = known

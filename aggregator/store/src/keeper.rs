@@ -337,7 +337,9 @@ impl Keeper {
         if gone.is_empty() {
             return Ok(None);
         }
-        self.commit(self.manifest.clone(), files)?;
+        let mut manifest = self.manifest.clone();
+        manifest.forgotten = manifest.forgotten.max(horizon);
+        self.commit(manifest, files)?;
         Ok(Some(Change {
             files: Arc::clone(&self.files),
             sealed: Vec::new(),

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use plimsoll_model::UnixMillis;
+
 use crate::codec::{Malformed, Pack, pack_all, unpack_all};
 use crate::error::{Hole, OpenError};
 use crate::frame::{self, Item, Items, Kind, Link, io_error};
@@ -46,6 +48,8 @@ pub(crate) struct Manifest {
     pub(crate) rollups: Vec<RollupEntry>,
     /// Spans whose rollups do not know all samples yet; begin and end in milliseconds.
     pub(crate) stale: Vec<Span>,
+    /// Before which instant samples were forgotten; what is left of them is no whole.
+    pub(crate) forgotten: Option<UnixMillis>,
 }
 
 impl Pack for Entry {
@@ -95,10 +99,11 @@ impl Pack for Manifest {
         pack_all(&self.kept, out);
         pack_all(&self.rollups, out);
         pack_all(&self.stale, out);
+        self.forgotten.pack(out);
     }
 
     fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
-        Ok(Self {
+        let mut manifest = Self {
             generation: Pack::unpack(input)?,
             next_file: Pack::unpack(input)?,
             begin: Begin {
@@ -110,18 +115,15 @@ impl Pack for Manifest {
             },
             blocks: unpack_all(input)?,
             kept: unpack_all(input)?,
-            // The first format ends here.
-            rollups: if input.is_empty() {
-                Vec::new()
-            } else {
-                unpack_all(input)?
-            },
-            stale: if input.is_empty() {
-                Vec::new()
-            } else {
-                unpack_all(input)?
-            },
-        })
+            ..Self::default()
+        };
+        // The first format ends here.
+        if !input.is_empty() {
+            manifest.rollups = unpack_all(input)?;
+            manifest.stale = unpack_all(input)?;
+            manifest.forgotten = Pack::unpack(input)?;
+        }
+        Ok(manifest)
     }
 }
 

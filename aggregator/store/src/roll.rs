@@ -34,8 +34,8 @@ const STALE_MAX: usize = 1_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Due<'a> {
     pub(crate) now: UnixMillis,
-    /// Samples that end before it are forgotten.
-    pub(crate) horizon: Option<UnixMillis>,
+    /// Files of samples that ended before it are gone.
+    pub(crate) forgotten: Option<UnixMillis>,
     /// Samples that end before it are about to be.
     pub(crate) urgent: Option<UnixMillis>,
     /// How long after its end a span is settled.
@@ -47,7 +47,7 @@ pub(crate) struct Due<'a> {
 impl Due<'_> {
     /// Returns the first hour of which all samples are there, neighbours included.
     pub(crate) fn whole_from(&self) -> UnixMillis {
-        whole_from(self.horizon)
+        whole_from(self.forgotten)
     }
 }
 

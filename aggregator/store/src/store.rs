@@ -96,6 +96,7 @@ impl Store {
         let index_rebuilt = index.is_err();
         let index = index.unwrap_or_else(|rebuilt| rebuilt);
         let mut head = Head::default();
+        head.horizon = manifest.forgotten;
         for (_, _, kept) in recalled.into_iter().flat_map(|(_, placed)| placed) {
             head.recall(kept);
         }

@@ -11,7 +11,7 @@ use crate::error::{AppendError, Hole, OpenError, UpkeepError};
 use crate::frame::io_error;
 use crate::keeper::Keeper;
 use crate::record::{Floor, Upkeep};
-use crate::roll::Due;
+use crate::roll::{Due, whole_from};
 use crate::rollup::Tier;
 use crate::space::{Room, Space};
 use crate::store::Store;
@@ -73,6 +73,12 @@ impl Store {
     pub fn maintain(&self, now: UnixMillis) -> Result<Upkeep, UpkeepError> {
         let mut keeper = self.keeper();
         let mut upkeep = Upkeep::default();
+        let by_age = self.options.retention.map(|retention| now.minus(retention));
+        {
+            // Whatever fails below, what is too old is not told any more.
+            let mut head = self.write();
+            head.horizon = head.horizon.max(by_age);
+        }
         let has_room = self.make_room(&mut keeper, now, &mut upkeep)?;
         if self.is_due(&mut keeper, now) {
             upkeep.sealed_samples = self.seal_all(&mut keeper)?;
@@ -87,12 +93,11 @@ impl Store {
             upkeep.merged_files += change.gone.len() as u64;
             self.change(&keeper, change, |_| {})?;
         }
-        let by_age = self.options.retention.map(|retention| now.minus(retention));
-        let horizon = by_age.max(self.read().horizon);
+        let horizon = self.read().horizon;
         let urgent = keeper.horizon_due(horizon, self.options.retention_bytes);
         self.roll_up(&mut keeper, (now, urgent), &mut upkeep)?;
         // What is not rolled up yet waits for the next upkeep.
-        let unrolled = keeper.unrolled_from(self.whole_from());
+        let unrolled = keeper.unrolled_from(whole_from(keeper.manifest.forgotten));
         let horizon = urgent.map(|urgent| unrolled.map_or(urgent, |from| urgent.min(from)));
         upkeep.expired_files = self.expire(&mut keeper, horizon)?;
         self.expire_rollups(&mut keeper, now, &mut upkeep)?;
@@ -110,10 +115,6 @@ impl Store {
             self.change(&keeper, change, |_| {})?;
         }
         Ok(merged)
-    }
-
-    fn whole_from(&self) -> UnixMillis {
-        crate::roll::whole_from(self.read().horizon)
     }
 
     /// Forgets the oldest samples before their time where room is scarce; where that does not help,
@@ -166,7 +167,7 @@ impl Store {
             let suspects = self.suspects();
             let due = Due {
                 now,
-                horizon: self.read().horizon,
+                forgotten: keeper.manifest.forgotten,
                 urgent,
                 settle_after: self.options.settle_after,
                 suspects: &suspects,

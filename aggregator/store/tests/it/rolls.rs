@@ -435,6 +435,11 @@ fn where_samples_are_forgotten_the_finest_rollups_left_answer_and_say_so() {
     assert!(rebuild_index(dir.path()).unwrap().index_rebuilt);
     let (store, _) = Store::open(dir.path(), options()).unwrap();
     assert_eq!(store.series(&past).len(), 3);
+    assert_eq!(
+        store.series(&SeriesFilter::default()),
+        [],
+        "of these nothing but rollups is left"
+    );
 }
 
 #[test]
@@ -565,6 +570,20 @@ fn a_damaged_rollup_without_samples_costs_its_block_and_the_answer_names_it() {
     let truth = naive(&meter.samples(1), &asked);
     assert!(answer.steps.iter().all(|step| truth.contains(step)));
     assert!(!answer.steps.is_empty() && answer.steps.len() < truth.len());
+    // A damaged file that cannot be made anew is left as it is, also by who finds it at the start.
+    drop(store);
+    bytes.push(0);
+    std::fs::write(&path, &bytes).unwrap();
+    let kept = StoreOptions {
+        retention: Some(Duration::from_secs(HOUR)),
+        ..options()
+    };
+    let (store, report) = Store::open(dir.path(), kept).unwrap();
+    assert!(report.holes.iter().any(|hole| hole.path == path));
+    let key = Meter::key(Metric::HostMemFree);
+    assert_eq!(store.steps(&key, &asked).unwrap(), answer, "at the start");
+    settle(&store, end);
+    assert_eq!(store.steps(&key, &asked).unwrap(), answer, "after upkeep");
     // Another tier of the same time is whole.
     let asked = ask(Function::Max, (begin, end - DAY), 300);
     assert_eq!(
