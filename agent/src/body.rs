@@ -86,6 +86,14 @@ pub fn bodies(look: Look, made: UnixMillis, book: &mut Book) -> Vec<Body> {
             done.extend(std::mem::take(&mut open).close(made));
         }
     }
+    for facts in &look.device_facts {
+        open.body
+            .device_facts
+            .push(render::device_facts(facts, made));
+        if open.body.device_facts.len() >= 64 {
+            done.extend(std::mem::take(&mut open).close(made));
+        }
+    }
     open.body.events = look.events.iter().map(render::event).collect();
     for sweep in look.sweeps {
         let mut values = Vec::with_capacity(sweep.values.len());

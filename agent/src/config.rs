@@ -3,6 +3,8 @@
 //! It does not watch files and does not end the process: the caller prints the error and exits 78.
 
 mod check;
+mod devices;
+mod publish;
 mod raw;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +13,10 @@ use std::time::Duration;
 use plimsoll_model::{Bandwidth, ByteSize, NodeId, OvercommitFacts, Ratio};
 use plimsoll_proto::dial::Credentials;
 
+use crate::publish::Publish;
+
+pub use devices::{RawSnmp, Snmp};
+pub use publish::RawPublish;
 pub use raw::{Access, Dirty, LogFormat, Raw};
 
 /// The commented default configuration.
@@ -47,7 +53,7 @@ pub enum ConfigError {
         /// The file and the line, or the flags.
         place: String,
         /// The key.
-        key: &'static str,
+        key: String,
         /// What is wrong, and what would do.
         message: String,
     },
@@ -123,6 +129,10 @@ pub struct Config {
     pub overcommit: Option<OvercommitFacts>,
     /// What the node promises besides.
     pub promises: Promises,
+    /// The devices that are polled.
+    pub snmp: Snmp,
+    /// Where what the agent sees is served over SNMP, if it is.
+    pub publish: Option<Publish>,
     /// Most bytes of the spool.
     pub spool_size: ByteSize,
     /// Form of the log.
@@ -143,8 +153,13 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<(Config, Raw),
     };
     let mut raw = parse(&text, &origin)?;
     raw.override_by(overrides);
-    let config = check::check(&raw).map_err(|wrong| ConfigError::Value {
-        place: match line_of(&text, wrong.key) {
+    let checked = check::check(&raw).and_then(|mut config| {
+        config.snmp.targets = devices::unlock(&raw.snmp)?;
+        config.publish = publish::unlock(&raw.publish)?;
+        Ok(config)
+    });
+    let config = checked.map_err(|wrong| ConfigError::Value {
+        place: match line_of(&text, &wrong.key) {
             Some(line) => format!("{origin}:{line}"),
             None => origin,
         },
@@ -167,22 +182,35 @@ pub fn parse(text: &str, origin: &str) -> Result<Raw, ConfigError> {
     })
 }
 
-/// Finds the line on which a key such as `dirty.windows` is set; absent if it stands in no file.
+/// Finds the line on which a key such as `dirty.windows` or `snmp.target[1].address` is set; where it is
+/// not, that of the table it belongs in; absent if it stands in no file.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
-    let mut here = String::new();
-    for (number, line) in text.lines().enumerate() {
+    let (section, mut place) = match section
+        .strip_suffix(']')
+        .and_then(|one| one.rsplit_once('['))
+    {
+        Some((section, place)) => (section, place.parse().unwrap_or(0)),
+        None => (section, 0_usize),
+    };
+    let (mut here, mut table) = (section.is_empty(), None);
+    for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
         if let Some(header) = line.strip_prefix('[') {
-            here = header.trim_end_matches(']').trim().to_owned();
-        } else if here == section
+            let is_section = header.trim_matches(['[', ']']).trim() == section;
+            here = is_section && place == 0;
+            if here {
+                table = Some(number);
+            }
+            place = place.saturating_sub(usize::from(is_section));
+        } else if here
             && let Some((found, _)) = line.split_once('=')
             && found.trim() == name
         {
-            return Some(number + 1);
+            return Some(number);
         }
     }
-    None
+    table
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Says what the agent can and cannot see on this node, and how to mend it. It mends nothing itself.
 
+mod devices;
 mod guests;
 mod node;
 mod way;
@@ -87,6 +88,7 @@ pub async fn examine(config: &Config, clock: &dyn Clock) -> Report {
     let mut findings = vec![node::identity(config, clock).await];
     findings.extend(node::host(Path::new("/"), config));
     findings.extend(guests::examine(config).await);
+    findings.extend(devices::examine(config).await);
     findings.push(way::state(config));
     findings.push(way::aggregator(config).await);
     Report { findings }

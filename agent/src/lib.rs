@@ -1,6 +1,7 @@
 //! The eyes of Plimsoll: samples a compute node and streams what it saw.
 //!
-//! It estimates nothing, and the agent listens on nothing; a source that fails is left out and named in the log.
+//! It estimates nothing, and the agent listens on nothing unless told to ([`publish`]); a source that fails is
+//! left out and named in the log.
 
 pub mod body;
 mod chain;
@@ -13,6 +14,7 @@ pub mod identity;
 pub mod look;
 pub mod measure;
 pub mod once;
+pub mod publish;
 pub mod run;
 pub mod sampler;
 pub mod source;

@@ -1,6 +1,8 @@
 //! What one look at the world gave: the word that sources hand to the sampler. It is not yet a batch.
 
-use plimsoll_model::{DomainFacts, Event, Metric, NodeFacts, Part, Subject, Sweep, Window};
+use plimsoll_model::{
+    DomainFacts, Event, Metric, NodeFacts, Part, PolledFacts, Subject, Sweep, Window,
+};
 
 /// Readings, facts and events that were seen together.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +13,8 @@ pub struct Look {
     pub node_facts: Option<NodeFacts>,
     /// Facts about domains that are new.
     pub domain_facts: Vec<DomainFacts>,
+    /// Facts about polled devices that are new.
+    pub device_facts: Vec<PolledFacts>,
     /// Things that happened.
     pub events: Vec<Event>,
 }
@@ -21,6 +25,7 @@ impl Look {
         self.sweeps.is_empty()
             && self.node_facts.is_none()
             && self.domain_facts.is_empty()
+            && self.device_facts.is_empty()
             && self.events.is_empty()
     }
 
@@ -31,6 +36,7 @@ impl Look {
             self.node_facts = other.node_facts;
         }
         self.domain_facts.extend(other.domain_facts);
+        self.device_facts.extend(other.device_facts);
         self.events.extend(other.events);
     }
 

@@ -175,8 +175,9 @@ fn drive<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
 }
 
 fn log(format: LogFormat, least: &str) {
+    // Its every time-out is a line; the poller says once what is wrong with a device.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(least));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{least},async_snmp=off")));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_model::{Clock, DomainId, Metric, NodeId, Subject, SystemClock};
+use plimsoll_model::{Clock, DeviceId, DomainId, Metric, NodeId, Subject, SystemClock};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -17,6 +17,7 @@ use crate::look::Look;
 use crate::source::host::{self, Host, mounts};
 use crate::source::libvirt::{Guests, Hypervisor};
 use crate::source::slow::SlowPaths;
+use crate::source::snmp::Devices;
 
 const LOOKS_MAX: usize = 64;
 /// Time between two looks at the guests; the second tells whether all were described.
@@ -61,6 +62,8 @@ pub async fn take(config: Config) -> Result<Sample, IdentityError> {
     let slow = SlowPaths::default();
     let shared = mounts::read_shared(root, (node, &*clock), &slow);
     look.sweeps.extend(shared.await);
+    let devices = Devices::of(&config.snmp, node, Arc::clone(&clock));
+    look.merge(devices.look().await);
     if let Some(libvirt) = config.libvirt.clone() {
         let (looks, inbox) = mpsc::channel(LOOKS_MAX);
         let (hypervisor, told) = watch::channel(Hypervisor::default());
@@ -138,6 +141,13 @@ impl Sample {
         }
     }
 
+    /// The name of a device; its id where it was not told.
+    fn device(&self, device: DeviceId) -> String {
+        let mut facts = self.look.device_facts.iter();
+        let told = facts.find(|facts| facts.device == device);
+        told.map_or_else(|| device.to_string(), |facts| facts.name.clone())
+    }
+
     fn print_text(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "node {} {}", self.node, self.hostname)?;
         for facts in &self.look.domain_facts {
@@ -153,6 +163,9 @@ impl Sample {
                 writeln!(out, "fact {} {key} {value}", told.domain)?;
             }
         }
+        for told in &self.look.device_facts {
+            writeln!(out, "device {} {} {}", told.device, told.name, told.address)?;
+        }
         for event in &self.look.events {
             writeln!(out, "event {:?}", event.kind)?;
         }
@@ -160,6 +173,8 @@ impl Sample {
             let subject = match sweep.subject {
                 Subject::Node(_) => "node".to_owned(),
                 Subject::Domain { domain, .. } => domain.to_string(),
+                Subject::Device { device, .. } => self.device(device),
+                Subject::Port { device, port, .. } => format!("{}:{port}", self.device(device)),
             };
             for (metric, part, value) in &sweep.values {
                 let (name, unit) = (metric.name(), metric.unit().symbol());
@@ -178,6 +193,8 @@ impl Sample {
             sweep.values.iter().map(|(metric, part, value)| {
                 json!({
                     "domain": sweep.subject.domain().map(|domain| domain.to_string()),
+                    "device": sweep.subject.device().map(|device| device.to_string()),
+                    "port": sweep.subject.port(),
                     "metric": metric.name(),
                     "part": part.as_str(),
                     "value": value,
@@ -186,6 +203,9 @@ impl Sample {
                     "end_ms": sweep.window.end.millis(),
                 })
             })
+        });
+        let devices = self.look.device_facts.iter().map(|told| {
+            json!({ "id": told.device.to_string(), "name": told.name, "address": told.address })
         });
         let domains = self.look.domain_facts.iter().map(|told| {
             json!({
@@ -201,6 +221,7 @@ impl Sample {
                 "facts": self.look.node_facts.as_ref().map(facts::node),
             },
             "domains": domains.collect::<Vec<_>>(),
+            "devices": devices.collect::<Vec<_>>(),
             "events": self.look.events.iter().map(facts::event).collect::<Vec<_>>(),
             "readings": readings.collect::<Vec<_>>(),
         })

@@ -1,19 +1,23 @@
 //! The program: starts sources, sampler and uplink, and ends them in order.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_model::{Clock, Monotonic, NodeFacts, NodeId, SystemClock};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
+use crate::chain::chain;
 use crate::config::Config;
 use crate::identity::{self, IdentityError};
 use crate::look::Look;
+use crate::publish::{self, Board, Publish};
 use crate::sampler::{Latest, Sampler};
 use crate::source::host::{self, Host, mounts};
 use crate::source::libvirt::{Guests, Hypervisor};
 use crate::source::slow::SlowPaths;
+use crate::source::snmp::Devices;
 use crate::spool::Spool;
 use crate::uplink::{SharedSpool, Uplink};
 
@@ -49,11 +53,14 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (looks, inbox) = mpsc::channel(LOOKS_MAX);
     let (added, on_added) = watch::channel(0);
     let latest = Latest::default();
+    let board = |publish| (publish, Board::new(config.interval, Arc::clone(&clock)));
+    let shown = config.publish.clone().map(board);
     let sampler = Sampler {
         looks: inbox,
         spool: spool.clone(),
         added,
         latest: latest.clone(),
+        board: shown.as_ref().map(|(_, board)| board.clone()),
         clock: Arc::clone(&clock),
     };
     let uplink = Uplink {
@@ -78,6 +85,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         looks: looks.clone(),
         hypervisor,
     });
+    let mut watching = JoinSet::new();
+    if let Some((publish, board)) = shown {
+        watching.spawn(show(publish, board, config.state_dir.clone()));
+    }
+    let devices = Devices::of(&config.snmp, node, Arc::clone(&clock));
+    watching.spawn(devices.run(looks.clone()));
     let host = HostWatch {
         node,
         config,
@@ -85,27 +98,36 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         looks,
         hypervisor: on_hypervisor,
     };
-    let watching = tokio::spawn(host.run());
-    let hearing = tokio::spawn(async move {
-        if let Some(guests) = guests {
-            guests.run().await;
-        }
-    });
+    watching.spawn(host.run());
+    if let Some(guests) = guests {
+        watching.spawn(guests.run());
+    }
 
     wait_for_signal().await.map_err(RunError::Signals)?;
     tracing::info!("stopping");
-    watching.abort();
-    hearing.abort();
+    watching.shutdown().await;
+    finish(sampling, &spool).await;
+    sending.abort();
+    spool.lock().sync();
+    Ok(())
+}
+
+/// Serves over SNMP; where that cannot be, all else goes on.
+async fn show(publish: Publish, board: Board, state_dir: PathBuf) {
+    if let Err(error) = publish::serve(publish, board, &state_dir).await {
+        tracing::error!(error = chain(&error), "nothing is served over SNMP");
+    }
+}
+
+/// Lets the sampler take what was seen and the uplink send it, for a while.
+async fn finish(sampling: JoinHandle<()>, spool: &SharedSpool) {
     let drained = tokio::time::timeout(DRAIN_MAX, async {
         drop(sampling.await);
-        drain(&spool).await;
+        drain(spool).await;
     });
     if drained.await.is_err() {
         tracing::info!("what could not be sent stays in the spool");
     }
-    sending.abort();
-    spool.lock().sync();
-    Ok(())
 }
 
 async fn wait_for_signal() -> std::io::Result<()> {

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::body;
 use crate::look::Look;
+use crate::publish::Board;
 use crate::uplink::SharedSpool;
 
 /// Longest time a look waits for others to share its batch.
@@ -61,6 +62,8 @@ pub struct Sampler {
     pub added: watch::Sender<u64>,
     /// The live lane.
     pub latest: Latest,
+    /// What the node shows over SNMP, if it does.
+    pub board: Option<Board>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -96,6 +99,9 @@ impl Sampler {
                     None => break,
                 },
             }
+        }
+        if let Some(board) = &self.board {
+            board.see(&all);
         }
         let made = self.clock.now();
         let latest = self.latest.clone();

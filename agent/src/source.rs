@@ -3,3 +3,4 @@
 pub mod host;
 pub mod libvirt;
 pub(crate) mod slow;
+pub mod snmp;

@@ -41,7 +41,7 @@ fn main() {
         let batch = batch(number, guests, clock.as_ref());
         let domain = batch.facts.iter().find_map(|fact| match fact {
             Fact::Domain { facts, .. } => Some(facts.domain),
-            Fact::Node { .. } => None,
+            Fact::Node { .. } | Fact::Device { .. } => None,
         });
         first = first.or(domain);
         store.append(&[Record::Batch(batch)]).unwrap();

@@ -54,7 +54,12 @@ impl Question {
             Some(prefix) => metric.name().starts_with(prefix.as_str()),
             None => self.filter.metric.is_none_or(|wanted| wanted == metric),
         };
-        let subjects = store.subjects(self.filter.node, self.filter.domain);
+        let (device, port) = (self.filter.device, self.filter.port);
+        let mut subjects = store.subjects(self.filter.node, self.filter.domain);
+        subjects.retain(|subject| {
+            (device.is_none() || subject.device() == device)
+                && (port.is_none() || subject.port() == port)
+        });
         let mut answer = v1::QueryColumnsResponse::default();
         let (mut readings, mut end) = (0, self.begin);
         for subject in subjects.iter().skip(self.begin).take(self.size) {
@@ -106,6 +111,9 @@ fn columns(table: &plimsoll_store::Table) -> v1::SubjectColumns {
         node_id: table.subject.node().as_bytes().to_vec(),
         domain_id,
         incarnation,
+        device_id: render::device_of(&table.subject),
+        port_index: table.subject.port().map(render::int32),
+        counting_since_time: render::counting_since(&table.subject).map(render::timestamp),
         end_time_deltas_ms: deltas(table.windows.iter().map(|window| window.end.millis())),
         widths_ms,
         columns: table

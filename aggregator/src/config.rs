@@ -10,6 +10,7 @@ use plimsoll_store::{Floor, Keep, StoreOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::guard::tls::TlsFiles;
+use crate::traps::Traps;
 
 /// The commented default configuration, as packages ship it; a test holds it equal to the defaults.
 pub const DEFAULT_TEXT: &str = include_str!("../default.toml");
@@ -43,6 +44,9 @@ pub struct Config {
     /// Certificates; without them everybody who reaches the port may do all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFiles>,
+    /// Where word of what is about to go wrong is sent as SNMPv3 traps; nowhere if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traps: Option<Traps>,
 }
 
 /// What is kept beside samples and how much of all. Every key has a default; zero sets no limit.
@@ -144,6 +148,7 @@ impl Default for Config {
             assumed_bandwidth: "1Gbit/s".to_owned(),
             limits: Limits::default(),
             tls: None,
+            traps: None,
         }
     }
 }
@@ -183,7 +188,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    fn value(key: &'static str, problem: String) -> Self {
+    pub(crate) fn value(key: &'static str, problem: String) -> Self {
         let place = String::new();
         Self::Value {
             place,
@@ -314,6 +319,9 @@ impl Config {
         }
         self.metrics_address()?;
         self.store_options()?;
+        if let Some(traps) = &self.traps {
+            traps.auth()?;
+        }
         let share = self.limits.iops_loss_max.parse::<Ratio>();
         if !share.is_ok_and(|share| share <= Ratio::ONE) {
             let problem = format!(

@@ -221,8 +221,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Run(settings) => {
             let config = settings.config()?;
-            let filter =
-                EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+            let filter = EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| EnvFilter::new("info,async_snmp=off"));
             tracing_subscriber::fmt()
                 .with_env_filter(filter)
                 .with_ansi(std::io::stderr().is_terminal())

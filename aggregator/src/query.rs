@@ -11,6 +11,7 @@ use plimsoll_store::{EventFilter, Rate, SeriesFilter};
 use tonic::{Code, Request, Response, Status};
 
 use crate::columns::Question;
+use crate::devices;
 use crate::known::{DomainRow, Known};
 use crate::page::{page, refused, status};
 use crate::steps::{self, Told};
@@ -119,7 +120,8 @@ impl Query {
             .map_err(|error| refused(&error))?;
         let mut names = keys
             .iter()
-            .map(|key| (key.metric, &key.part, key.subject.domain()));
+            .map(|key| (key.metric, &key.part, &key.subject))
+            .map(|(metric, part, of)| (metric, part, of.domain(), of.device(), of.port()));
         let first = names.next().ok_or_else(|| {
             status(
                 Code::NotFound,
@@ -128,7 +130,8 @@ impl Query {
             )
         })?;
         if names.any(|other| other != first) {
-            let problem = "matches several series; name metric, part and domain";
+            let problem =
+                "matches several series; name metric, part, and domain or device and port";
             return Err(refused(&ParseError::new("selector", problem)));
         }
         let series = keys
@@ -196,6 +199,8 @@ pub(crate) fn filter(
     let filter = SeriesFilter {
         node: parse::node_id_opt("selector.node_id", &selector.node_id)?,
         domain: parse::domain_id_opt("selector.domain_id", &selector.domain_id)?,
+        device: parse::device_id_opt("selector.device_id", &selector.device_id)?,
+        port: parse::unsigned32_opt("selector.port_index", selector.port_index)?,
         metric: exact,
         part: part.map_err(|error| ParseError::new("selector.part", error.to_string()))?,
         past: false,
@@ -251,6 +256,21 @@ impl QueryService for Query {
         let domains = rows.iter().map(|row| self.domain(row)).collect();
         Ok(Response::new(v1::ListDomainsResponse {
             domains,
+            next_page_token,
+        }))
+    }
+
+    async fn list_devices(
+        &self,
+        request: Request<v1::ListDevicesRequest>,
+    ) -> Result<Response<v1::ListDevicesResponse>, Status> {
+        let request = request.into_inner();
+        let node = parse::node_id_opt("node_id", &request.node_id).map_err(|e| refused(&e))?;
+        let all = devices::list(&self.known, node);
+        let (devices, next_page_token) = page(all, request.page_size, &request.page_token, THINGS)
+            .map_err(|error| refused(&error))?;
+        Ok(Response::new(v1::ListDevicesResponse {
+            devices,
             next_page_token,
         }))
     }

@@ -30,6 +30,7 @@ use crate::lessons::Learned;
 use crate::metrics;
 use crate::query::Query;
 use crate::roster::Roster;
+use crate::traps::{self, EngineError, Sender};
 use crate::witness::Witness;
 use crate::writer::Writer;
 
@@ -72,6 +73,9 @@ pub enum ServeError {
     /// The thread that writes cannot be started.
     #[error("cannot start the writer")]
     Writer(#[source] std::io::Error),
+    /// The engine that sends traps has no state.
+    #[error("no traps can be sent")]
+    Traps(#[from] EngineError),
     /// The services cannot be described to those who ask.
     #[error("cannot offer reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -130,6 +134,7 @@ pub async fn serve(
         told.send_replace(true);
     });
     let scrapes = scrapes(config, known.clone())?;
+    let warning = warn(config, &known)?;
     let advise = Advise::new(config, &known, &witness, assumed);
     let forecast = Forecast {
         known: known.clone(),
@@ -144,6 +149,7 @@ pub async fn serve(
     let whole = until_drained(server, drained).await?;
     upkeep.abort();
     scrapes.abort();
+    warning.abort();
     if let Some(following) = following {
         following.abort();
     }
@@ -201,6 +207,21 @@ fn scrapes(config: &Config, known: Known) -> Result<tokio::task::JoinHandle<()>,
             tracing::error!(error = %error, %listen, "cannot serve /metrics; everything else goes on");
         }
     }))
+}
+
+/// Sends traps where the configuration asks for them.
+fn warn(config: &Config, known: &Known) -> Result<tokio::task::JoinHandle<()>, ServeError> {
+    let Some(told) = &config.traps else {
+        return Ok(tokio::spawn(std::future::ready(())));
+    };
+    let clock = Arc::clone(&known.clock);
+    let sender = Sender::new(told.auth()?, told.to.clone(), &config.data_dir, clock)?;
+    Ok(tokio::spawn(traps::run(
+        sender,
+        told.every,
+        known.clone(),
+        config.bandwidth()?,
+    )))
 }
 
 async fn tell_healthy(health: &tonic_health::server::HealthReporter) {

@@ -3,12 +3,13 @@
 //!
 //! [`parse`] believes nothing and may refuse; [`render`] cannot fail. Inside the doors types cannot be
 //! wrong, so nobody checks again. [`dial`] says how an
-//! aggregator is reached. This crate opens no connection and knows no agent or aggregator.
+//! aggregator is reached, [`secret`] how passwords are read. This crate opens no connection and knows no agent or aggregator.
 
 pub mod dial;
 pub mod limits;
 pub mod parse;
 pub mod render;
+pub mod secret;
 
 /// Generated messages, clients and servers of `plimsoll.v1`; the .proto files document them.
 #[expect(

@@ -8,6 +8,8 @@ pub const READINGS_PER_BATCH_MAX: usize = 20_000;
 pub const BATCH_BODY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a host, domain or machine name.
 pub const NAME_BYTES_MAX: usize = 256;
+/// Bytes of what a device says of itself.
+pub const DESCRIPTION_BYTES_MAX: usize = 256;
 /// Bytes of a path or device that a disk is read from.
 pub const SOURCE_BYTES_MAX: usize = 4096;
 /// Disks, network cards, interfaces of one thing.

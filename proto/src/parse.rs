@@ -6,10 +6,10 @@ mod inventory;
 mod series;
 mod sweep;
 
-use plimsoll_model::{DomainId, IdError, NodeId, SessionId, UnixMillis};
+use plimsoll_model::{DeviceId, DomainId, IdError, NodeId, SessionId, UnixMillis};
 
 pub use batch::{batch, gap};
-pub use inventory::{domain_facts, event, incarnation, migration_ended, node_facts};
+pub use inventory::{device_facts, domain_facts, event, incarnation, migration_ended, node_facts};
 pub use series::SeriesTable;
 pub use sweep::rows;
 
@@ -77,6 +77,17 @@ pub fn domain_id_opt(field: &str, bytes: &[u8]) -> Result<Option<DomainId>, Pars
     }
 }
 
+/// Reads a device id that may be left out.
+pub fn device_id_opt(field: &str, bytes: &[u8]) -> Result<Option<DeviceId>, ParseError> {
+    if bytes.is_empty() {
+        Ok(None)
+    } else {
+        DeviceId::from_slice(bytes)
+            .map(Some)
+            .map_err(id_error(field))
+    }
+}
+
 /// Reads a number that may not be negative.
 pub fn unsigned(field: &str, value: i64) -> Result<u64, ParseError> {
     u64::try_from(value)
@@ -92,7 +103,8 @@ fn unsigned_opt(field: &str, value: Option<i64>) -> Result<Option<u64>, ParseErr
     value.map(|value| unsigned(field, value)).transpose()
 }
 
-fn unsigned32_opt(field: &str, value: Option<i32>) -> Result<Option<u32>, ParseError> {
+/// Reads a number of 32 bits that may be left out.
+pub fn unsigned32_opt(field: &str, value: Option<i32>) -> Result<Option<u32>, ParseError> {
     value.map(|value| unsigned32(field, value)).transpose()
 }
 

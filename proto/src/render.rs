@@ -11,7 +11,8 @@ pub fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn int32(value: u32) -> i32 {
+/// Renders an unsigned number as the wire's signed one of 32 bits; holds at the largest.
+pub fn int32(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
@@ -49,13 +50,32 @@ pub fn declaration(index: u32, key: &SeriesKey) -> v1::SeriesDeclaration {
         part: key.part.as_str().to_owned(),
         domain_id,
         incarnation,
+        device_id: device_of(&key.subject),
+        port_index: key.subject.port().map(int32),
+        counting_since_ms: counting_since(&key.subject).map(UnixMillis::millis),
+    }
+}
+
+/// Renders the device of a subject; empty if it is neither one nor a port of one.
+pub fn device_of(subject: &Subject) -> Vec<u8> {
+    let device = subject.device();
+    device.map_or(Vec::new(), |device| device.as_bytes().to_vec())
+}
+
+/// Tells since when the counters of a device or port count.
+pub fn counting_since(subject: &Subject) -> Option<UnixMillis> {
+    match subject {
+        Subject::Device { counting_since, .. } | Subject::Port { counting_since, .. } => {
+            Some(*counting_since)
+        }
+        Subject::Node(_) | Subject::Domain { .. } => None,
     }
 }
 
 /// Renders which domain a subject is, if it is one.
 pub fn domain_of(subject: &Subject) -> (Vec<u8>, Option<v1::Incarnation>) {
     match subject {
-        Subject::Node(_) => (Vec::new(), None),
+        Subject::Node(_) | Subject::Device { .. } | Subject::Port { .. } => (Vec::new(), None),
         Subject::Domain {
             domain,
             incarnation: at,
@@ -221,6 +241,29 @@ pub fn domain_facts_with_node(facts: &model::DomainFacts, seen: UnixMillis) -> v
     }
 }
 
+/// Renders facts about a device for ingest, where the node is not told.
+pub fn device_facts(facts: &model::PolledFacts, seen: UnixMillis) -> v1::PolledFacts {
+    v1::PolledFacts {
+        seen_time: Some(timestamp(seen)),
+        device_id: facts.device.as_bytes().to_vec(),
+        name: facts.name.clone(),
+        address: facts.address.clone(),
+        profile: facts.profile.clone(),
+        interval: Some(duration(facts.interval)),
+        system_name: facts.system_name.clone(),
+        description: facts.description.clone(),
+        node_id: Vec::new(),
+    }
+}
+
+/// Renders facts about a device for an answer, which names the node.
+pub fn device_facts_with_node(facts: &model::PolledFacts, seen: UnixMillis) -> v1::PolledFacts {
+    v1::PolledFacts {
+        node_id: facts.node.as_bytes().to_vec(),
+        ..device_facts(facts, seen)
+    }
+}
+
 /// Renders an event; the node that saw it is told apart.
 pub fn event(event: &model::Event) -> v1::Event {
     use model::EventKind as Kind;
@@ -342,6 +385,9 @@ pub fn series(key: &SeriesKey) -> v1::Series {
         part: key.part.as_str().to_owned(),
         unit: key.metric.unit().symbol().to_owned(),
         counter: key.metric.kind() == model::Kind::Counter,
+        device_id: device_of(&key.subject),
+        port_index: key.subject.port().map(int32),
+        counting_since_time: counting_since(&key.subject).map(timestamp),
     }
 }
 

@@ -6,10 +6,10 @@
 )]
 
 use plimsoll_model::{
-    BootId, ByteSize, DeviceFacts, DiskFacts, DomainFacts, DomainId, Event, EventKind, Fact,
-    FileSystemFacts, HardwareFacts, Incarnation, InterfaceFacts, MemoryFacts, Metric, MigrationEnd,
-    MigrationEnded, NetworkCardFacts, NodeFacts, NodeId, Part, PinningFacts, SeriesKey, SessionId,
-    Subject, UnixMillis, Window,
+    BootId, ByteSize, DeviceFacts, DeviceId, DiskFacts, DomainFacts, DomainId, Event, EventKind,
+    Fact, FileSystemFacts, HardwareFacts, Incarnation, InterfaceFacts, MemoryFacts, Metric,
+    MigrationEnd, MigrationEnded, NetworkCardFacts, NodeFacts, NodeId, Part, PinningFacts,
+    PolledFacts, SeriesKey, SessionId, Subject, UnixMillis, Window,
 };
 use plimsoll_proto::parse::{self, SeriesTable};
 use plimsoll_proto::{render, v1};
@@ -342,6 +342,81 @@ fn what_a_node_mounts_goes_through_both_doors() {
     };
     let read = parse::node_facts(render::node_facts(&facts, seen)).unwrap();
     assert_eq!(read, Fact::Node { seen, facts });
+}
+
+#[test]
+fn devices_and_their_ports_come_in_as_they_went_out_and_half_a_device_is_refused() {
+    let sender = Sender::new();
+    let (node, device) = (sender.node, DeviceId::named("switch-1"));
+    let counting_since = UnixMillis::from_millis(1_790_000_000_123);
+    let subjects = [
+        Subject::Device {
+            device,
+            node,
+            counting_since,
+        },
+        Subject::Port {
+            device,
+            port: 7,
+            node,
+            counting_since,
+        },
+    ];
+    let mut table = SeriesTable::new(sender.node, sender.session);
+    for (index, subject) in (0..).zip(subjects) {
+        let key = SeriesKey {
+            subject,
+            metric: Metric::HostNetRxBytes,
+            part: Part::named("eth0").unwrap(),
+        };
+        let told = render::declaration(index, &key);
+        let half = v1::SeriesDeclaration {
+            counting_since_ms: None,
+            ..told.clone()
+        };
+        let both = v1::SeriesDeclaration {
+            domain_id: vec![1; 16],
+            ..told.clone()
+        };
+        let none = v1::SeriesDeclaration {
+            port_index: Some(0),
+            ..told.clone()
+        };
+        for (wrong, field) in [
+            (half, "counting_since_ms"),
+            (both, "device_id"),
+            (none, "port_index"),
+        ] {
+            let error = table.declare(sender.declarations(vec![wrong])).unwrap_err();
+            assert_eq!(error.field, format!("declarations.series.{field}"));
+        }
+        table.declare(sender.declarations(vec![told])).unwrap();
+    }
+    let sweep = render::sweep(window(), &[(0, 5), (1, 6)]);
+    let rows = parse::rows(&mut table, &[sweep]).unwrap();
+    let seen: Vec<_> = rows.iter().map(|row| row.subject).collect();
+    assert_eq!(seen, subjects);
+
+    let facts = PolledFacts {
+        device,
+        node,
+        name: "switch-1".to_owned(),
+        address: "192.0.2.1:161".to_owned(),
+        profile: "switch".to_owned(),
+        interval: std::time::Duration::from_secs(30),
+        system_name: None,
+        description: Some("a switch".to_owned()),
+    };
+    let told = render::device_facts(&facts, window().end);
+    let read = parse::device_facts(node, told.clone()).unwrap();
+    let seen = window().end;
+    assert_eq!(read, Fact::Device { seen, facts });
+    let foreign = v1::PolledFacts {
+        node_id: vec![1; 16],
+        ..told
+    };
+    let error = parse::device_facts(node, foreign).unwrap_err();
+    assert_eq!(error.field, "device_facts.node_id");
 }
 
 #[test]

@@ -7,15 +7,18 @@
     reason = "a story ends where its parts are not what they must be"
 )]
 
+mod devices;
 mod eyes;
 mod forecast;
 mod house;
 mod moving;
 mod peers;
 mod pitfalls;
+mod published;
 mod reflection;
 mod refusals;
 mod restarts;
 mod sealed;
 mod tidy;
+mod traps;
 mod wire;

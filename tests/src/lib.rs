@@ -17,5 +17,6 @@ pub mod accuracy;
 pub mod cloud;
 pub mod guest;
 pub mod peers;
+pub mod snmpd;
 pub mod stage;
 pub mod synthetic;

@@ -99,6 +99,7 @@ impl Identity {
                 part: String::new(),
                 domain_id: domain.as_bytes().to_vec(),
                 incarnation: Some(incarnation.clone()),
+                ..v1::SeriesDeclaration::default()
             });
         v1::SeriesDeclarations {
             session_id: self.session.as_bytes().to_vec(),

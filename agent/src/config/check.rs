@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll_model::{ByteSize, OvercommitFacts, Ratio};
 use plimsoll_proto::dial::Credentials;
 
-use super::{Config, Dirty, Libvirt, Promises, Raw};
+use super::{Config, Dirty, Libvirt, Promises, Raw, devices, publish};
 use crate::measure::{PAGES_PER_GIB, WINDOW_MAX, WINDOW_MIN};
 
 const INTERVAL_MIN: Duration = Duration::from_millis(500);
@@ -18,13 +18,13 @@ const SPOOL_MIN: ByteSize = ByteSize::from_mib(16);
 /// A key and what is wrong with its value.
 #[derive(Debug)]
 pub(super) struct Wrong {
-    pub(super) key: &'static str,
+    pub(super) key: String,
     pub(super) message: String,
 }
 
-fn wrong<T>(key: &'static str, message: impl ToString) -> Result<T, Wrong> {
+pub(super) fn wrong<T>(key: impl Into<String>, message: impl ToString) -> Result<T, Wrong> {
     Err(Wrong {
-        key,
+        key: key.into(),
         message: message.to_string(),
     })
 }
@@ -44,6 +44,7 @@ where
 /// Checks every value.
 pub(super) fn check(raw: &Raw) -> Result<Config, Wrong> {
     let credentials = check_aggregator(raw)?;
+    publish::check(&raw.publish)?;
     if raw.interval < INTERVAL_MIN || raw.interval > INTERVAL_MAX {
         return wrong("interval", "must lie between 500ms and 10min");
     }
@@ -69,6 +70,8 @@ pub(super) fn check(raw: &Raw) -> Result<Config, Wrong> {
         migration_bandwidth: value("migration.bandwidth", raw.migration.bandwidth.as_deref())?,
         overcommit: check_overcommit(raw)?,
         promises: check_promises(raw)?,
+        snmp: devices::check(&raw.snmp)?,
+        publish: None,
         spool_size,
         log_format: raw.log.format,
     })

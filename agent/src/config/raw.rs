@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Overrides;
+use super::devices::RawSnmp;
+use super::publish::RawPublish;
 
 /// What may be asked of libvirt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -53,6 +55,10 @@ pub struct Raw {
     pub migration: RawMigration,
     /// What the node promises.
     pub overcommit: RawOvercommit,
+    /// Devices that are polled.
+    pub snmp: RawSnmp,
+    /// Where what the agent sees is served over SNMP.
+    pub publish: RawPublish,
     /// What is kept while the aggregator is away.
     pub spool: RawSpool,
     /// The log.
@@ -194,6 +200,8 @@ impl Default for Raw {
             dirty: Dirty::default(),
             migration: RawMigration::default(),
             overcommit: RawOvercommit::default(),
+            snmp: RawSnmp::default(),
+            publish: RawPublish::default(),
             spool: RawSpool::default(),
             log: RawLog::default(),
         }

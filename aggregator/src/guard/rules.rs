@@ -57,6 +57,7 @@ const RULES: &[(&str, May)] = &[
     ("/plimsoll.v1.QueryService/QueryRange", May::Operators),
     ("/plimsoll.v1.QueryService/QueryColumns", May::Operators),
     ("/plimsoll.v1.QueryService/ListEvents", May::Operators),
+    ("/plimsoll.v1.QueryService/ListDevices", May::Operators),
     ("/plimsoll.v1.QueryService/ListGaps", May::Operators),
 ];
 

@@ -1,8 +1,9 @@
 //! Writes the newest values. What is stale is left out: a scraper would take it for new.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use plimsoll_model::{DomainId, Kind, Metric, NodeId, Reading, Subject};
+use plimsoll_model::{DeviceId, DomainId, Kind, Metric, NodeId, PolledFacts, Reading, Subject};
 use plimsoll_store::SeriesFilter;
 
 use super::names::{escape, name};
@@ -48,7 +49,7 @@ pub(super) fn render(known: &Known) -> String {
     let now = known.clock.now();
     let mut page = Page::default();
     let mut hosts: HashMap<NodeId, String> = HashMap::new();
-    let mut names: HashMap<DomainId, String> = HashMap::new();
+    let mut names = Names::default();
     for seen in known.store.nodes() {
         hosts.insert(seen.node, known.hostname(seen.node));
         let fresh = known.is_fresh(seen.last, now);
@@ -67,14 +68,28 @@ pub(super) fn render(known: &Known) -> String {
             if row.runs() {
                 watchers_domain(&mut page, known, &row);
             }
-            names.insert(row.facts.domain, row.facts.name.clone());
+            names
+                .domains
+                .insert(row.facts.domain, row.facts.name.clone());
         }
+    }
+    for told in known.store.device_facts() {
+        names.devices.insert(told.facts.device, told.facts);
     }
     for key in known.store.series(&SeriesFilter::default()) {
         let Some(reading) = known.latest(&key) else {
             continue;
         };
-        if !known.is_fresh(reading.window.end, now) {
+        let device = key
+            .subject
+            .device()
+            .and_then(|device| names.devices.get(&device));
+        let fresh = match device {
+            // A device has a pace of its own.
+            Some(device) => now.since(reading.window.end) <= device.interval * 3,
+            None => known.is_fresh(reading.window.end, now),
+        };
+        if !fresh {
             continue;
         }
         let host = hosts.get(&key.subject.node()).cloned().unwrap_or_default();
@@ -84,12 +99,29 @@ pub(super) fn render(known: &Known) -> String {
     page.text()
 }
 
-fn own(page: &mut Page, reading: &Reading, host: &str, names: &HashMap<DomainId, String>) {
+/// What people call things.
+#[derive(Default)]
+struct Names {
+    domains: HashMap<DomainId, String>,
+    devices: HashMap<DeviceId, Arc<PolledFacts>>,
+}
+
+fn own(page: &mut Page, reading: &Reading, host: &str, names: &Names) {
     let key = &reading.key;
     let mut labels = format!("node=\"{}\",host=\"{}\"", key.subject.node(), escape(host));
     if let Some(domain) = key.subject.domain() {
-        let name = names.get(&domain).map_or("", String::as_str);
+        let name = names.domains.get(&domain).map_or("", String::as_str);
         labels.push_str(&format!(",domain=\"{domain}\",name=\"{}\"", escape(name)));
+    }
+    if let Some(device) = key.subject.device() {
+        let name = names
+            .devices
+            .get(&device)
+            .map_or("", |facts| facts.name.as_str());
+        labels.push_str(&format!(",device=\"{device}\",name=\"{}\"", escape(name)));
+    }
+    if let Some(port) = key.subject.port() {
+        labels.push_str(&format!(",port=\"{port}\""));
     }
     if !key.part.as_str().is_empty() {
         labels.push_str(&format!(",part=\"{}\"", escape(key.part.as_str())));

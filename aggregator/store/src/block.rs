@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use plimsoll_model::{
-    Columns, DomainId, Incarnation, Metric, NodeId, Part, Subject, UnixMillis, Window,
+    Columns, DeviceId, DomainId, Incarnation, Metric, NodeId, Part, Subject, UnixMillis, Window,
 };
 
 use crate::codec::{Malformed, Pack};
@@ -21,37 +21,75 @@ const VALUES_MAX: usize = 400_000;
 /// Columns of one block at most.
 pub(crate) const COLUMNS_MAX: usize = 2_048;
 
-/// A subject in the order in which it is looked up: by node, then by domain.
+/// A device, the port if it is one, and since when its counters count.
+pub(crate) type DevicePlace = (DeviceId, Option<u32>, UnixMillis);
+
+/// A subject in the order in which it is looked up: by node, then by domain, then by device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
     pub(crate) node: NodeId,
     pub(crate) domain: Option<(DomainId, Incarnation)>,
+    pub(crate) device: Option<DevicePlace>,
+}
+
+impl Place {
+    /// Where a node stands: before its domains and devices.
+    pub(crate) fn of_node(node: NodeId) -> Self {
+        Self {
+            node,
+            domain: None,
+            device: None,
+        }
+    }
 }
 
 impl From<Subject> for Place {
     fn from(subject: Subject) -> Self {
-        let domain = match subject {
-            Subject::Node(_) => None,
+        let mut place = Self::of_node(subject.node());
+        match subject {
+            Subject::Node(_) => {}
             Subject::Domain {
                 domain,
                 incarnation,
                 ..
-            } => Some((domain, incarnation)),
-        };
-        let node = subject.node();
-        Self { node, domain }
+            } => place.domain = Some((domain, incarnation)),
+            Subject::Device {
+                device,
+                counting_since,
+                ..
+            } => place.device = Some((device, None, counting_since)),
+            Subject::Port {
+                device,
+                port,
+                counting_since,
+                ..
+            } => place.device = Some((device, Some(port), counting_since)),
+        }
+        place
     }
 }
 
 impl From<Place> for Subject {
-    fn from(Place { node, domain }: Place) -> Self {
-        match domain {
-            None => Self::Node(node),
-            Some((domain, incarnation)) => Self::Domain {
+    fn from(place: Place) -> Self {
+        let node = place.node;
+        match (place.domain, place.device) {
+            (Some((domain, incarnation)), _) => Self::Domain {
                 domain,
                 node,
                 incarnation,
             },
+            (None, Some((device, None, counting_since))) => Self::Device {
+                device,
+                node,
+                counting_since,
+            },
+            (None, Some((device, Some(port), counting_since))) => Self::Port {
+                device,
+                port,
+                node,
+                counting_since,
+            },
+            (None, None) => Self::Node(node),
         }
     }
 }

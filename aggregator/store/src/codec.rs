@@ -2,13 +2,16 @@
 //! give a value or [`Malformed`], never a panic.
 
 mod grown;
+mod subject;
+
+use std::time::Duration;
 
 use plimsoll_model::{
-    Accelerator, Bandwidth, Batch, BootId, ByteSize, DeviceFacts, DirtyRate, DiskFacts,
+    Accelerator, Bandwidth, Batch, BootId, ByteSize, DeviceFacts, DeviceId, DirtyRate, DiskFacts,
     DomainFacts, DomainId, DomainState, Event, EventKind, Fact, FileSystemFacts, GapReason,
     HardwareFacts, Incarnation, InterfaceFacts, Iteration, MemoryFacts, Metric, MigrationEnd,
     MigrationEnded, MigrationRole, NetworkCardFacts, NodeFacts, NodeId, OvercommitFacts, Part,
-    PinningFacts, Ratio, Rows, SampleGap, SessionId, Subject, UnixMillis, Window,
+    PinningFacts, PolledFacts, Ratio, Rows, SampleGap, SessionId, UnixMillis, Window,
 };
 
 use crate::error::OpenError;
@@ -96,6 +99,18 @@ impl Pack for u64 {
             }
         }
         malformed("a number is too long")
+    }
+}
+
+impl Pack for Duration {
+    fn pack(&self, out: &mut Vec<u8>) {
+        u64::try_from(self.as_millis())
+            .unwrap_or(u64::MAX)
+            .pack(out);
+    }
+
+    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
+        u64::unpack(input).map(Self::from_millis)
     }
 }
 
@@ -341,7 +356,7 @@ macro_rules! packed {
     )*};
 }
 
-packed!(ids: NodeId, DomainId, BootId, SessionId);
+packed!(ids: NodeId, DomainId, DeviceId, BootId, SessionId);
 packed!(units:
     ByteSize: from_bytes, bytes;
     Bandwidth: from_bytes_per_second, bytes_per_second;
@@ -374,6 +389,7 @@ packed!(structs:
     MemoryFacts { source, shared, locked, page }
     DeviceFacts { kind, address }
     PinningFacts { cpus, memory_nodes }
+    PolledFacts { device, node, name, address, profile, interval, system_name, description }
     Event { node, seen, kind }
     Iteration { number, elapsed_ms, remaining, dirty_rate }
     MigrationEnded {
@@ -403,39 +419,6 @@ packed!(choices:
         4 = MigrationEnded { domain, incarnation, end }
     }
 );
-
-impl Pack for Subject {
-    fn pack(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Node(node) => {
-                out.push(1);
-                node.pack(out);
-            }
-            Self::Domain {
-                domain,
-                node,
-                incarnation,
-            } => {
-                out.push(2);
-                domain.pack(out);
-                node.pack(out);
-                incarnation.pack(out);
-            }
-        }
-    }
-
-    fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
-        match u8::unpack(input)? {
-            1 => NodeId::unpack(input).map(Self::Node),
-            2 => Ok(Self::Domain {
-                domain: Pack::unpack(input)?,
-                node: Pack::unpack(input)?,
-                incarnation: Pack::unpack(input)?,
-            }),
-            _ => malformed("a subject is not known"),
-        }
-    }
-}
 
 fn pack_batch(batch: &Batch, out: &mut Vec<u8>) {
     batch.node.pack(out);

@@ -5,6 +5,8 @@
 //! which manifest and with which content it was left; where that does not match, where it cannot be
 //! opened, or where it panics, it is made anew from the files. On a full disk it lives in memory.
 
+mod key;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -17,6 +19,7 @@ use crate::codec::{Malformed, Pack, pack_all, unpack_all};
 use crate::files::Files;
 use crate::kept::{Kept, Placed};
 use crate::sealed::Footer;
+use key::{place_of, subject_key};
 
 /// Memory that sled may hold.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -171,35 +174,6 @@ impl Map {
 /// Prefix of subjects with samples, and of those of which only rollups are left.
 const PRESENT: u8 = b's';
 const PAST: u8 = b'p';
-
-fn subject_key(prefix: u8, place: Place) -> Vec<u8> {
-    let mut key = vec![prefix];
-    key.extend(place.node.as_bytes());
-    if let Some((domain, incarnation)) = place.domain {
-        key.extend(domain.as_bytes());
-        key.extend(incarnation.boot.as_bytes());
-        key.extend(incarnation.started_ms.to_be_bytes());
-    }
-    key
-}
-
-fn place_of(mut key: &[u8]) -> Result<Place, Broken> {
-    let input = &mut key;
-    u8::unpack(input)?;
-    let node = NodeId::unpack(input)?;
-    if input.is_empty() {
-        let domain = None;
-        return Ok(Place { node, domain });
-    }
-    let domain = DomainId::unpack(input)?;
-    let boot = Pack::unpack(input)?;
-    let started_ms = u64::from_be_bytes((*input).try_into().map_err(|_| Broken)?);
-    let incarnation = plimsoll_model::Incarnation { boot, started_ms };
-    Ok(Place {
-        node,
-        domain: Some((domain, incarnation)),
-    })
-}
 
 fn columns_of(mut value: &[u8]) -> Result<Vec<Column>, Broken> {
     Ok(unpack_all(&mut value)?)

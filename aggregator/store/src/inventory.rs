@@ -1,9 +1,11 @@
-//! The newest facts about nodes and domains, found by either. It forgets nothing and judges nothing.
+//! The newest facts about nodes, domains and devices, found by either. It forgets nothing and judges nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use plimsoll_model::{DomainFacts, DomainId, Fact, NodeFacts, NodeId, UnixMillis};
+use plimsoll_model::{
+    DeviceId, DomainFacts, DomainId, Fact, NodeFacts, NodeId, PolledFacts, UnixMillis,
+};
 
 /// Facts as last told; shared, for many ask and few change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +21,7 @@ pub struct Told<T> {
 pub(crate) struct Inventory {
     nodes: HashMap<NodeId, Told<NodeFacts>>,
     domains: BTreeMap<NodeId, BTreeMap<DomainId, Told<DomainFacts>>>,
+    devices: BTreeMap<(NodeId, DeviceId), Told<PolledFacts>>,
     /// Which nodes told of a domain.
     tellers: HashMap<DomainId, BTreeSet<NodeId>>,
 }
@@ -37,6 +40,10 @@ impl Inventory {
                 let of_node = self.domains.entry(node).or_default();
                 of_node.insert(domain, Told { seen, facts });
             }
+            Fact::Device { seen, facts } => {
+                let (device, facts) = (facts.device, Arc::new(facts));
+                self.devices.insert((node, device), Told { seen, facts });
+            }
         }
     }
 
@@ -49,6 +56,11 @@ impl Inventory {
     pub(crate) fn domains_on(&self, node: NodeId) -> impl Iterator<Item = &Told<DomainFacts>> {
         let of_node = self.domains.get(&node).into_iter();
         of_node.flat_map(BTreeMap::values)
+    }
+
+    /// Lists the facts about devices, by node and device.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &Told<PolledFacts>> {
+        self.devices.values()
     }
 
     /// Lists the facts about a domain, by the node that told them.

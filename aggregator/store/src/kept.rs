@@ -386,12 +386,10 @@ pub(crate) fn fit(all: Vec<Kept>, bytes_max: u64) -> (Vec<Kept>, Option<UnixMill
 }
 
 /// Says what a fact is about and when it was seen.
-pub(crate) fn about(
-    node: NodeId,
-    fact: &Fact,
-) -> ((NodeId, Option<plimsoll_model::DomainId>), UnixMillis) {
+pub(crate) fn about(node: NodeId, fact: &Fact) -> ((NodeId, Option<[u8; 16]>), UnixMillis) {
     match fact {
         Fact::Node { seen, .. } => ((node, None), *seen),
-        Fact::Domain { seen, facts } => ((node, Some(facts.domain)), *seen),
+        Fact::Domain { seen, facts } => ((node, Some(*facts.domain.as_bytes())), *seen),
+        Fact::Device { seen, facts } => ((node, Some(*facts.device.as_bytes())), *seen),
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plimsoll_model::{
-    DomainFacts, DomainId, Event, Metric, NodeFacts, NodeId, Part, Reading, SampleGap, SeriesKey,
-    Subject, UnixMillis, Window,
+    DomainFacts, DomainId, Event, Metric, NodeFacts, NodeId, Part, PolledFacts, Reading, SampleGap,
+    SeriesKey, Subject, UnixMillis, Window,
 };
 
 use crate::block::Place;
@@ -33,7 +33,7 @@ impl Store {
         let horizon = {
             let head = self.read();
             let horizon = head.horizon;
-            let first = filter.node.map(|node| Place { node, domain: None });
+            let first = filter.node.map(Place::of_node);
             let places = match first {
                 Some(first) => head.subjects.range(first..),
                 None => head.subjects.range(..),
@@ -168,6 +168,11 @@ impl Store {
     /// Returns the newest facts about each domain on a node, by domain.
     pub fn domain_facts_on(&self, node: NodeId) -> Vec<Told<DomainFacts>> {
         self.read().inventory.domains_on(node).cloned().collect()
+    }
+
+    /// Returns the newest facts about each device that nodes poll, by node and device.
+    pub fn device_facts(&self) -> Vec<Told<PolledFacts>> {
+        self.read().inventory.devices().cloned().collect()
     }
 
     /// Lists events seen in `from..=to`, in the order in which they were stored.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use plimsoll_model::{
-    Batch, DomainId, Metric, NodeId, Part, Ratio, SampleGap, SeriesKey, UnixMillis, Window,
+    Batch, DeviceId, DomainId, Metric, NodeId, Part, Ratio, SampleGap, SeriesKey, UnixMillis,
+    Window,
 };
 
 /// How a store is to be kept.
@@ -157,6 +158,10 @@ pub struct SeriesFilter {
     pub node: Option<NodeId>,
     /// About this domain.
     pub domain: Option<DomainId>,
+    /// About this device or its ports.
+    pub device: Option<DeviceId>,
+    /// About the port of this number.
+    pub port: Option<u32>,
     /// Of this metric.
     pub metric: Option<Metric>,
     /// Of this part.
@@ -170,6 +175,8 @@ impl SeriesFilter {
     pub fn matches(&self, key: &SeriesKey) -> bool {
         self.node.is_none_or(|node| key.subject.node() == node)
             && (self.domain.is_none() || key.subject.domain() == self.domain)
+            && (self.device.is_none() || key.subject.device() == self.device)
+            && (self.port.is_none() || key.subject.port() == self.port)
             && self.metric.is_none_or(|metric| key.metric == metric)
             && self.part.as_ref().is_none_or(|part| key.part == *part)
     }

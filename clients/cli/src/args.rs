@@ -49,6 +49,12 @@ pub(crate) enum Command {
         #[arg(long)]
         fresh: bool,
     },
+    /// List the devices that nodes poll over SNMP.
+    Devices {
+        /// Only those that this node polls, by UUID or host name.
+        #[arg(long)]
+        node: Option<String>,
+    },
     /// List series with their last values, or the values since some time.
     Series(Series),
     /// List events, the newest first.
@@ -163,7 +169,7 @@ pub(crate) struct Limits {
 /// Which series.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Series {
-    /// Domain or node they are of, by UUID or name; none means all.
+    /// Domain, node or device they are of, by UUID or name; none means all.
     pub(crate) of: Option<String>,
     /// Dotted name; ends in * to match a beginning.
     #[arg(long, default_value = "")]
@@ -171,6 +177,9 @@ pub(crate) struct Series {
     /// Part, such as vda.
     #[arg(long)]
     pub(crate) part: Option<String>,
+    /// Port of the device, by its number (ifIndex).
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) port: Option<i32>,
     /// The values of the last span, such as 10m or 2h, instead of the last value.
     #[arg(long, value_parser = span)]
     pub(crate) since: Option<Duration>,

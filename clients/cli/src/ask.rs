@@ -1,6 +1,7 @@
 //! One function for each command: asks, and returns what is to be printed.
 
 mod advice;
+mod devices;
 mod failure;
 mod past;
 mod seen;
@@ -41,6 +42,9 @@ pub(crate) async fn run(args: &Args) -> Result<String, Failure> {
         Command::Nodes => nodes(&mut server, args.json).await,
         Command::Domains { node, fresh } => {
             domains(&mut server, args.json, node.as_deref(), *fresh).await
+        }
+        Command::Devices { node } => {
+            devices::devices(&mut server, args.json, node.as_deref()).await
         }
         Command::Series(asked) => seen::series(&mut server, args.json, asked).await,
         Command::Events {

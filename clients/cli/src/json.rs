@@ -49,12 +49,25 @@ pub(crate) fn domain(domain: &v1::Domain) -> Value {
     })
 }
 
+/// Renders a device.
+pub(crate) fn device(device: &v1::Device) -> Value {
+    let facts = device.facts.clone().unwrap_or_default();
+    json!({
+        "device_id": id(&facts.device_id), "name": facts.name, "node_id": id(&facts.node_id),
+        "hostname": device.hostname, "address": facts.address, "profile": facts.profile,
+        "system_name": facts.system_name, "description": facts.description,
+        "answers": device.answers, "freshness": device.freshness().as_str_name(),
+        "last_asked_time_ms": time(device.last_asked_time.as_ref()),
+    })
+}
+
 /// Renders a last reading.
 pub(crate) fn reading(reading: &v1::LatestReading) -> Value {
     let series = reading.series.clone().unwrap_or_default();
     let sample = reading.sample.unwrap_or_default();
     json!({
-        "node_id": id(&series.node_id), "domain_id": id(&series.domain_id), "metric": series.metric,
+        "node_id": id(&series.node_id), "domain_id": id(&series.domain_id),
+        "device_id": id(&series.device_id), "port_index": series.port_index, "metric": series.metric,
         "part": series.part, "unit": series.unit, "counter": series.counter, "value": sample.value,
         "end_time_ms": time(sample.end_time.as_ref()),
     })
@@ -147,7 +160,8 @@ pub(crate) fn samples(one: &v1::RangeSeries) -> Value {
         })
     };
     json!({
-        "node_id": id(&series.node_id), "domain_id": id(&series.domain_id), "metric": series.metric,
+        "node_id": id(&series.node_id), "domain_id": id(&series.domain_id),
+        "device_id": id(&series.device_id), "port_index": series.port_index, "metric": series.metric,
         "part": series.part, "unit": series.unit, "counter": series.counter, "samples": samples,
         "steps": one.steps.iter().map(step).collect::<Vec<_>>(), "partial": one.partial,
         "damaged_places": one.damaged_places.iter().map(place).collect::<Vec<_>>(),

@@ -1,6 +1,8 @@
 //! Typed inventory, sent whole when it changes. Facts are words about a thing, readings are numbers.
 
-use crate::id::{DomainId, Incarnation, NodeId};
+use std::time::Duration;
+
+use crate::id::{DeviceId, DomainId, Incarnation, NodeId};
 use crate::time::UnixMillis;
 use crate::unit::{Bandwidth, ByteSize, Ratio};
 
@@ -21,6 +23,34 @@ pub enum Fact {
         /// What was seen.
         facts: DomainFacts,
     },
+    /// About a device that the node polls.
+    Device {
+        /// When it was seen.
+        seen: UnixMillis,
+        /// What was seen.
+        facts: PolledFacts,
+    },
+}
+
+/// What a polled device is. Absent means that it never told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolledFacts {
+    /// The device.
+    pub device: DeviceId,
+    /// The node that polls it.
+    pub node: NodeId,
+    /// Name in the configuration of that node.
+    pub name: String,
+    /// Address and port at which it is asked.
+    pub address: String,
+    /// Profile that says what it is asked for.
+    pub profile: String,
+    /// Time between two polls.
+    pub interval: Duration,
+    /// The name it gives itself (sysName).
+    pub system_name: Option<String>,
+    /// What it says of itself (sysDescr).
+    pub description: Option<String>,
 }
 
 /// What a node is. Absent means not known.

@@ -86,10 +86,22 @@ uuid_ids! {
     NodeId;
     /// Names a domain: the Nova instance UUID, which is libvirt's domain UUID.
     DomainId;
+    /// Names a device that is polled: made from the name its configuration gives it.
+    DeviceId;
     /// Names one boot of one node: the kernel's boot id.
     BootId;
     /// Names one run of one agent process; sequence numbers count within it.
     SessionId;
+}
+
+impl DeviceId {
+    /// Where names of devices are unique; drawn once, and part of every id since.
+    const NAMES: Uuid = Uuid::from_u128(0x6d0f_6f2c_5c1b_4c86_9c3e_5a1c_0d2b_7e41);
+
+    /// Returns the id of the device of a name: the same on every node that polls it.
+    pub fn named(name: &str) -> Self {
+        Self(Uuid::new_v5(&Self::NAMES, name.as_bytes()))
+    }
 }
 
 /// Names one QEMU process of a domain: counters start again at zero with every incarnation.
@@ -116,6 +128,15 @@ mod tests {
         let id = DomainId::random();
         assert_eq!(id.to_string().parse::<DomainId>(), Ok(id));
         assert_eq!(DomainId::from_slice(id.as_bytes()), Ok(id));
+    }
+
+    #[test]
+    fn a_device_is_the_same_wherever_its_name_is_the_same() {
+        let id = DeviceId::named("switch-1");
+        assert_eq!(id, DeviceId::named("switch-1"));
+        assert_ne!(id, DeviceId::named("switch-2"));
+        // It is in stores and on the wire.
+        assert_eq!(id.to_string(), "a8e7cab3-9da2-5d9f-972d-6b4fa68731bf");
     }
 
     #[test]

@@ -21,8 +21,9 @@ pub use event::{
 pub use fact::{
     Accelerator, DeviceFacts, DiskFacts, DomainFacts, Fact, FileSystemFacts, HardwareFacts,
     InterfaceFacts, MemoryFacts, NetworkCardFacts, NodeFacts, OvercommitFacts, PinningFacts,
+    PolledFacts,
 };
-pub use id::{BootId, DomainId, IdError, Incarnation, NodeId, SessionId};
+pub use id::{BootId, DeviceId, DomainId, IdError, Incarnation, NodeId, SessionId};
 pub use metric::{Kind, Metric, Parted, Priority, Unit};
 pub use series::{Part, PartError, Reading, SeriesKey, Subject};
 pub use time::{Clock, Monotonic, SystemClock, UnixMillis, Window};

@@ -90,6 +90,8 @@ pub enum Parted {
     Peer,
     /// Each mount point.
     Mount,
+    /// Each device the node polls, by name.
+    Device,
 }
 
 /// How much depends on a metric.
@@ -398,6 +400,9 @@ catalogue! {
     HostAllocDiskReserved = 1095, "host.alloc.disk.reserved", Gauge, Bytes, Whole, P0, "Amount kept for the host, local disk space.";
     HostAllocDiskUsed = 1096, "host.alloc.disk.used", Gauge, Bytes, Whole, P0, "Sum over the running guests, local disk space as the guests see it.";
     HostAllocDiskRatio = 1097, "host.alloc.disk.ratio", Gauge, Millionths, Whole, P0, "Overcommit ratio, local disk space.";
+    HostSnmpUp = 1100, "host.snmp.up", Gauge, Enumeration, Device, P0, "Whether a device answers the node that polls it: 0 no, 1 yes.";
+    HostSnmpPollTime = 1101, "host.snmp.poll_time", Gauge, Nanoseconds, Device, P1, "How long the last whole poll of a device took.";
+    HostUptime = 1102, "host.uptime", Gauge, Milliseconds, Whole, P1, "Time since a polled device's SNMP agent started (sysUpTime).";
 }
 
 impl Metric {

@@ -1,8 +1,8 @@
 //! Which thing a reading is about: subject, metric and part make a series.
 
-use crate::id::{DomainId, Incarnation, NodeId};
+use crate::id::{DeviceId, DomainId, Incarnation, NodeId};
 use crate::metric::Metric;
-use crate::time::Window;
+use crate::time::{UnixMillis, Window};
 
 /// What a series is about. A domain on two nodes is two subjects, so a split brain stays visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,21 +18,60 @@ pub enum Subject {
         /// The QEMU process.
         incarnation: Incarnation,
     },
+    /// A device that a node polls, in one run of its counters.
+    Device {
+        /// The device.
+        device: DeviceId,
+        /// The node that polls it.
+        node: NodeId,
+        /// Since when its counters count, by the clock of that node.
+        counting_since: UnixMillis,
+    },
+    /// A port of such a device, in one run of the port's counters.
+    Port {
+        /// The device.
+        device: DeviceId,
+        /// Number of the port on the device (ifIndex).
+        port: u32,
+        /// The node that polls it.
+        node: NodeId,
+        /// Since when its counters count, by the clock of that node.
+        counting_since: UnixMillis,
+    },
 }
 
 impl Subject {
     /// Returns the node that saw the subject.
     pub fn node(&self) -> NodeId {
         match self {
-            Self::Node(node) | Self::Domain { node, .. } => *node,
+            Self::Node(node)
+            | Self::Domain { node, .. }
+            | Self::Device { node, .. }
+            | Self::Port { node, .. } => *node,
         }
     }
 
     /// Returns the domain, if the subject is one.
     pub fn domain(&self) -> Option<DomainId> {
         match self {
-            Self::Node(_) => None,
             Self::Domain { domain, .. } => Some(*domain),
+            Self::Node(_) | Self::Device { .. } | Self::Port { .. } => None,
+        }
+    }
+
+    /// Returns the device, if the subject is one or a port of one.
+    pub fn device(&self) -> Option<DeviceId> {
+        match self {
+            Self::Device { device, .. } | Self::Port { device, .. } => Some(*device),
+            Self::Node(_) | Self::Domain { .. } => None,
+        }
+    }
+
+    /// Returns the number of the port, if the subject is one.
+    pub fn port(&self) -> Option<u32> {
+        match self {
+            Self::Port { port, .. } => Some(*port),
+            Self::Node(_) | Self::Domain { .. } | Self::Device { .. } => None,
         }
     }
 }

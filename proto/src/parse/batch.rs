@@ -23,6 +23,8 @@ struct Body {
     domain_facts: Vec<v1::DomainFacts>,
     #[prost(message, repeated, tag = "5")]
     events: Vec<v1::Event>,
+    #[prost(message, repeated, tag = "6")]
+    device_facts: Vec<v1::PolledFacts>,
 }
 
 /// Reads a batch of the table's session.
@@ -53,6 +55,11 @@ pub fn batch(table: &mut SeriesTable, message: &v1::Batch) -> Result<Batch, Pars
         limits::ITEMS_PER_BATCH_MAX,
     )?;
     at_most(
+        "batch.body.device_facts",
+        body.device_facts.len(),
+        limits::ITEMS_PER_BATCH_MAX,
+    )?;
+    at_most(
         "batch.body.events",
         body.events.len(),
         limits::ITEMS_PER_BATCH_MAX,
@@ -63,6 +70,9 @@ pub fn batch(table: &mut SeriesTable, message: &v1::Batch) -> Result<Batch, Pars
     }
     for domain in body.domain_facts {
         facts.push(inventory::domain_facts(table.node, domain).map_err(within)?);
+    }
+    for device in body.device_facts {
+        facts.push(inventory::device_facts(table.node, device).map_err(within)?);
     }
     let events = body
         .events

@@ -1,13 +1,17 @@
 //! Facts and events.
 
 use plimsoll_model as model;
-use plimsoll_model::{Bandwidth, BootId, ByteSize, DirtyRate, Fact, NodeId, Ratio, UnixMillis};
+use plimsoll_model::{
+    Bandwidth, BootId, ByteSize, DirtyRate, Fact, NodeId, Part, Ratio, UnixMillis,
+};
 
 use super::{
-    ParseError, at_most, domain_id, text, text_opt, timestamp, unsigned, unsigned_opt, unsigned32,
-    unsigned32_opt,
+    ParseError, at_most, device_id_opt, domain_id, text, text_opt, timestamp, unsigned,
+    unsigned_opt, unsigned32, unsigned32_opt,
 };
-use crate::limits::{CPU_FLAGS_MAX, NAME_BYTES_MAX, PARTS_MAX, SOURCE_BYTES_MAX};
+use crate::limits::{
+    CPU_FLAGS_MAX, DESCRIPTION_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, SOURCE_BYTES_MAX,
+};
 use crate::v1;
 
 /// Reads an incarnation.
@@ -258,6 +262,40 @@ fn hardware(message: v1::HardwareFacts) -> Result<model::HardwareFacts, ParseErr
             .map(device)
             .collect::<Result<_, _>>()?,
         pinning: message.pinning.map(pinning).transpose()?,
+    })
+}
+
+/// Reads facts about a device that a node polls.
+pub fn device_facts(node: NodeId, message: v1::PolledFacts) -> Result<Fact, ParseError> {
+    facts_of_device(node, message).map_err(|error| error.within("device_facts"))
+}
+
+fn facts_of_device(node: NodeId, message: v1::PolledFacts) -> Result<Fact, ParseError> {
+    if !message.node_id.is_empty() {
+        return Err(ParseError::new(
+            "node_id",
+            "must be empty: the stream names the node",
+        ));
+    }
+    let device = device_id_opt("device_id", &message.device_id)?;
+    let interval = message.interval.map(std::time::Duration::try_from);
+    let description = message.description;
+    let facts = model::PolledFacts {
+        device: device.ok_or_else(|| ParseError::new("device_id", "is missing"))?,
+        node,
+        name: text("name", message.name, Part::LENGTH_BYTES_MAX)?,
+        address: text("address", message.address, NAME_BYTES_MAX)?,
+        profile: text("profile", message.profile, NAME_BYTES_MAX)?,
+        interval: match interval {
+            Some(Ok(interval)) if !interval.is_zero() => interval,
+            _ => return Err(ParseError::new("interval", "must be longer than 0")),
+        },
+        system_name: text_opt("system_name", message.system_name, NAME_BYTES_MAX)?,
+        description: text_opt("description", description, DESCRIPTION_BYTES_MAX)?,
+    };
+    Ok(Fact::Device {
+        seen: timestamp("seen_time", message.seen_time.as_ref())?,
+        facts,
     })
 }
 

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use plimsoll_model::{Columns, Metric, NodeId, Part, SessionId, Subject};
+use plimsoll_model::{Columns, Metric, NodeId, Part, SessionId, Subject, UnixMillis};
 use prost::encoding::decode_varint;
 
-use super::{ParseError, domain_id, inventory, session_id, unsigned32};
+use super::{
+    ParseError, device_id_opt, domain_id, inventory, session_id, unsigned_opt, unsigned32,
+    unsigned32_opt,
+};
 use crate::limits;
 use crate::v1;
 
@@ -89,15 +92,7 @@ impl SeriesTable {
         }
         let part = Part::named(&message.part)
             .map_err(|error| ParseError::new("part", error.to_string()))?;
-        let subject = if message.domain_id.is_empty() {
-            Subject::Node(self.node)
-        } else {
-            Subject::Domain {
-                domain: domain_id("domain_id", &message.domain_id)?,
-                node: self.node,
-                incarnation: inventory::incarnation("incarnation", message.incarnation)?,
-            }
-        };
+        let subject = self.subject(&message)?;
         let code = u16::try_from(message.metric_code)
             .map_err(|_| ParseError::new("metric_code", "must lie in 0 to 65535"))?;
         let subject = self.place_of(subject);
@@ -116,6 +111,42 @@ impl SeriesTable {
                 Ok(())
             }
         }
+    }
+
+    fn subject(&self, message: &v1::SeriesDeclaration) -> Result<Subject, ParseError> {
+        let node = self.node;
+        let device = device_id_opt("device_id", &message.device_id)?;
+        let Some(device) = device else {
+            if message.domain_id.is_empty() {
+                return Ok(Subject::Node(node));
+            }
+            return Ok(Subject::Domain {
+                domain: domain_id("domain_id", &message.domain_id)?,
+                node,
+                incarnation: inventory::incarnation("incarnation", message.incarnation.clone())?,
+            });
+        };
+        if !message.domain_id.is_empty() {
+            return Err(ParseError::new("device_id", "stands beside a domain_id"));
+        }
+        let since = unsigned_opt("counting_since_ms", message.counting_since_ms)?
+            .and_then(|since| i64::try_from(since).ok())
+            .ok_or_else(|| ParseError::new("counting_since_ms", "is missing"))?;
+        let counting_since = UnixMillis::from_millis(since);
+        Ok(match unsigned32_opt("port_index", message.port_index)? {
+            None => Subject::Device {
+                device,
+                node,
+                counting_since,
+            },
+            Some(0) => return Err(ParseError::new("port_index", "must be 1 or more, got 0")),
+            Some(port) => Subject::Port {
+                device,
+                port,
+                node,
+                counting_since,
+            },
+        })
     }
 
     /// Returns where a subject stands; declarations go subject by subject, so it is looked for from the

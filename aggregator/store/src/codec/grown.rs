@@ -25,6 +25,11 @@ impl Pack for Fact {
         match self {
             Self::Node { seen, facts } => pack_fact([1, 3], *seen, facts, out),
             Self::Domain { seen, facts } => pack_fact([2, 4], *seen, facts, out),
+            Self::Device { seen, facts } => {
+                out.push(5);
+                seen.pack(out);
+                facts.pack(out);
+            }
         }
     }
 
@@ -34,6 +39,7 @@ impl Pack for Fact {
         match code {
             1 | 3 => unpack_fact(code == 3, input).map(|facts| Self::Node { seen, facts }),
             2 | 4 => unpack_fact(code == 4, input).map(|facts| Self::Domain { seen, facts }),
+            5 => Pack::unpack(input).map(|facts| Self::Device { seen, facts }),
             _ => malformed("a Fact is not known"),
         }
     }

@@ -17,9 +17,23 @@ const PARTS: [&str; 6] = [
     "MANIFEST.copy",
 ];
 
-fn golden(version: u16) -> PathBuf {
+fn golden(scene: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    root.join(format!("tests/golden/version-{version}"))
+    root.join("tests/golden").join(scene)
+}
+
+/// A node that polls a device, sealed and unsealed.
+fn polled(dir: &Path) -> Answers {
+    let store = open(dir);
+    let mut agent = Agent::number(2);
+    for round in 0..6 {
+        agent.tell_device(&store, 1_000 + round * 20, round * 1_000);
+        if round == 3 {
+            store.seal().unwrap();
+        }
+    }
+    agent.agrees(&store);
+    Answers::of(&store)
 }
 
 fn lived(dir: &Path) -> Answers {
@@ -67,7 +81,7 @@ fn files_of_the_first_format_are_read_and_go_on() {
     let scratch = tempfile::tempdir().unwrap();
     let answers = lived(scratch.path());
     let dir = tempfile::tempdir().unwrap();
-    copy(&golden(1), dir.path());
+    copy(&golden("version-1"), dir.path());
     assert_eq!(check(dir.path()).unwrap().holes, []);
     assert_eq!(Answers::of(&open(dir.path())), answers);
     assert_eq!(
@@ -80,9 +94,21 @@ fn files_of_the_first_format_are_read_and_go_on() {
 
 #[test]
 fn every_file_is_written_as_ever_and_read_as_ever() {
+    let whole = |dir: &Path| {
+        lived(dir);
+        rolled_up(dir)
+    };
+    hold(&golden("version-2"), whole, 44);
+}
+
+#[test]
+fn devices_and_their_ports_are_written_as_ever_and_read_as_ever() {
+    hold(&golden("version-2-devices"), polled, 24);
+}
+
+fn hold(golden: &Path, live: impl Fn(&Path) -> Answers, samples: usize) {
     let dir = tempfile::tempdir().unwrap();
-    lived(dir.path());
-    let answers = rolled_up(dir.path());
+    let answers = live(dir.path());
     let written = |path: &PathBuf| {
         let name = path.strip_prefix(dir.path()).unwrap();
         PARTS.iter().any(|part| name.starts_with(part))
@@ -90,25 +116,25 @@ fn every_file_is_written_as_ever_and_read_as_ever() {
     let written: Vec<PathBuf> = files(dir.path()).into_iter().filter(written).collect();
     if std::env::var_os("PLIMSOLL_WRITE_GOLDEN").is_some() {
         for path in &written {
-            let target = golden(2).join(path.strip_prefix(dir.path()).unwrap());
+            let target = golden.join(path.strip_prefix(dir.path()).unwrap());
             std::fs::create_dir_all(target.parent().unwrap()).unwrap();
             std::fs::copy(path, target).unwrap();
         }
     }
-    let kept = files(&golden(2));
+    let kept = files(golden);
     let names = |root: &Path, all: &[PathBuf]| -> Vec<PathBuf> {
         all.iter()
             .map(|path| path.strip_prefix(root).unwrap().to_owned())
             .collect()
     };
-    assert_eq!(names(&golden(2), &kept), names(dir.path(), &written));
+    assert_eq!(names(golden, &kept), names(dir.path(), &written));
     for (kept, written) in kept.iter().zip(&written) {
         let same = std::fs::read(kept).unwrap() == std::fs::read(written).unwrap();
         assert!(same, "{} is not written as it was", kept.display());
     }
     let other = tempfile::tempdir().unwrap();
-    copy(&golden(2), other.path());
+    copy(golden, other.path());
     let read = open(other.path());
     assert_eq!(Answers::of(&read), answers);
-    assert_eq!((answers.sample_count(), read.holes().len()), (44, 0));
+    assert_eq!((answers.sample_count(), read.holes().len()), (samples, 0));
 }

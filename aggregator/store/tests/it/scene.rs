@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use plimsoll_model::{
-    Batch, BootId, DomainId, DomainState, Event, EventKind, Fact, Incarnation, Metric, NodeFacts,
-    NodeId, Part, SeriesKey, SessionId, Subject, Sweep, UnixMillis, Window,
+    Batch, BootId, DeviceId, DomainId, DomainState, Event, EventKind, Fact, Incarnation, Metric,
+    NodeFacts, NodeId, Part, PolledFacts, SeriesKey, SessionId, Subject, Sweep, UnixMillis, Window,
 };
 use plimsoll_store::{
     Appended, Document, EventFilter, NodeSeen, Record, SeriesFilter, Store, StoreOptions, Told,
@@ -98,20 +98,7 @@ impl Agent {
             // Now and then one value cannot be read.
             sweeps[0].values.pop();
         }
-        for sweep in &sweeps {
-            for (metric, part, value) in &sweep.values {
-                let key = SeriesKey {
-                    subject: sweep.subject,
-                    metric: *metric,
-                    part: part.clone(),
-                };
-                self.model
-                    .entry(key)
-                    .or_default()
-                    .entry(sweep.window)
-                    .or_insert(*value);
-            }
-        }
+        self.note(&sweeps);
         Batch {
             node: self.node,
             session: self.session,
@@ -157,6 +144,85 @@ impl Agent {
             store.append(&[Record::Batch(batch)]).unwrap(),
             [Appended::Stored]
         );
+    }
+
+    /// Tells of a device and two of its ports, one of which counts since later.
+    pub(crate) fn tell_device(&mut self, store: &Store, seconds: u64, value: u64) {
+        self.sequence += 1;
+        let (node, device) = (self.node, DeviceId::named("switch-1"));
+        let port = |port, since| Subject::Port {
+            device,
+            port,
+            node,
+            counting_since: at(since),
+        };
+        let whole = Subject::Device {
+            device,
+            node,
+            counting_since: at(500),
+        };
+        let bytes = (Metric::HostNetRxBytes, Part::named("eth0").unwrap(), value);
+        let window = Window {
+            end: at(seconds),
+            width_ms: 5,
+        };
+        let sweep = |subject, values| Sweep {
+            subject,
+            window,
+            values,
+        };
+        let sweeps = vec![
+            sweep(
+                whole,
+                vec![
+                    (Metric::HostUptime, Part::whole(), value * 7),
+                    (Metric::HostLoad1, Part::whole(), 250_000),
+                ],
+            ),
+            sweep(port(1, 500), vec![bytes.clone()]),
+            sweep(port(2, 900), vec![bytes]),
+        ];
+        self.note(&sweeps);
+        let facts = PolledFacts {
+            device,
+            node,
+            name: "switch-1".to_owned(),
+            address: "192.0.2.1:161".to_owned(),
+            profile: "switch".to_owned(),
+            interval: Duration::from_secs(30),
+            system_name: Some("fabric".to_owned()),
+            description: None,
+        };
+        let batch = Batch {
+            node,
+            session: self.session,
+            sequence: self.sequence,
+            made: at(seconds),
+            body_crc: 77,
+            rows: sweeps.into_iter().collect(),
+            facts: vec![Fact::Device {
+                seen: at(seconds),
+                facts,
+            }],
+            events: Vec::new(),
+        };
+        let stored = store.append(&[Record::Batch(batch)]).unwrap();
+        assert_eq!(stored, [Appended::Stored]);
+    }
+
+    /// Notes in the model what sweeps hold.
+    fn note(&mut self, sweeps: &[Sweep]) {
+        for sweep in sweeps {
+            for (metric, part, value) in &sweep.values {
+                let key = SeriesKey {
+                    subject: sweep.subject,
+                    metric: *metric,
+                    part: part.clone(),
+                };
+                let samples = self.model.entry(key).or_default();
+                samples.entry(sweep.window).or_insert(*value);
+            }
+        }
     }
 
     /// Tells a fact, an event and a document beside the samples.
@@ -236,6 +302,8 @@ pub(crate) struct Answers {
     documents: Vec<Document>,
     events: Vec<Event>,
     facts: Vec<Option<Told<NodeFacts>>>,
+    devices: Vec<Told<PolledFacts>>,
+    of_device: Vec<SeriesKey>,
     gaps: Vec<plimsoll_model::SampleGap>,
 }
 
@@ -253,6 +321,11 @@ impl Answers {
                 .iter()
                 .map(|key| store.range(key, ALWAYS.0, ALWAYS.1))
                 .collect(),
+            devices: store.device_facts(),
+            of_device: store.series(&SeriesFilter {
+                device: Some(DeviceId::named("switch-1")),
+                ..SeriesFilter::default()
+            }),
             documents: store.documents(1),
             events: store.events(ALWAYS.0, ALWAYS.1, &EventFilter::default()),
             facts: nodes

@@ -1,5 +1,6 @@
 //! Series: their last values, or their values within a span.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use plimsoll_proto::v1;
@@ -18,29 +19,56 @@ impl Server {
         let mut selector = v1::SeriesSelector {
             metric: asked.metric.clone(),
             part: asked.part.clone(),
+            port_index: asked.port,
             ..v1::SeriesSelector::default()
         };
         let Some(text) = &asked.of else {
             return Ok(selector);
         };
-        let domain = self.domain_id(text).await;
-        let node = self.node_id(text).await;
-        match (domain, node) {
-            (Ok(domain), Err(_)) => selector.domain_id = domain,
-            (Err(_), Ok(node)) => selector.node_id = node,
-            (Ok(domain), Ok(node)) => {
+        let (mut found, mut unknown) = (Vec::new(), Vec::new());
+        let asked = [
+            ("domain", self.domain_id(text).await),
+            ("node", self.node_id(text).await),
+            ("device", self.device_id(text).await),
+        ];
+        for (what, answer) in asked {
+            match answer {
+                Ok(bytes) => found.push((what, bytes)),
+                Err(Failure::Refused(why)) => unknown.push(why),
+                Err(failure) => return Err(failure),
+            }
+        }
+        match found.as_slice() {
+            [] => return Err(Failure::Refused(unknown.join("; and "))),
+            [("domain", bytes)] => selector.domain_id.clone_from(bytes),
+            [("node", bytes)] => selector.node_id.clone_from(bytes),
+            [(_, bytes)] => selector.device_id.clone_from(bytes),
+            several => {
+                let named = |(what, bytes): &(&str, Vec<u8>)| format!("{what} {}", id(bytes));
+                let all: Vec<String> = several.iter().map(named).collect();
+                let all = all.join(" and ");
                 return Err(Failure::Refused(format!(
-                    "{text:?} names domain {} and node {}; give the UUID",
-                    id(&domain),
-                    id(&node)
+                    "{text:?} names {all}; give the UUID"
                 )));
             }
-            (Err(Failure::Refused(domain)), Err(Failure::Refused(node))) => {
-                return Err(Failure::Refused(format!("{domain}; and {node}")));
-            }
-            (Err(failure), Err(_)) => return Err(failure),
         }
         Ok(selector)
+    }
+}
+
+/// Says what a series is about: a node, a domain, a device, or a port of one.
+fn about(series: &v1::Series) -> String {
+    if !series.device_id.is_empty() {
+        let device = id(&series.device_id);
+        return match series.port_index {
+            Some(port) => format!("{device} port {port}"),
+            None => device,
+        };
+    }
+    if series.domain_id.is_empty() {
+        id(&series.node_id)
+    } else {
+        id(&series.domain_id)
     }
 }
 
@@ -82,11 +110,6 @@ async fn latest(
     }
     let row = |reading: &v1::LatestReading| {
         let series = reading.series.clone().unwrap_or_default();
-        let about = if series.domain_id.is_empty() {
-            &series.node_id
-        } else {
-            &series.domain_id
-        };
         let end = reading.sample.and_then(|sample| sample.end_time);
         vec![
             series.metric.clone(),
@@ -94,14 +117,14 @@ async fn latest(
             or_dash(reading.sample.map(|sample| sample.value)),
             series.unit.clone(),
             ago(end.as_ref()),
-            id(about),
+            about(&series),
         ]
     };
-    // A node's own series come first; those of its domains follow.
+    // A node's own series come first; those of its domains and devices follow.
     if of_node {
         all.sort_by_key(|one| {
             let series = one.series.as_ref();
-            series.is_some_and(|series| !series.domain_id.is_empty())
+            series.is_some_and(|one| !one.domain_id.is_empty() || !one.device_id.is_empty())
         });
     }
     Ok(table(
@@ -125,14 +148,15 @@ async fn values(
     };
     let mut keys = server.query.list_series(request).await?.into_inner().series;
     keys.retain(|key| !rate || key.counter);
-    // Incarnations of one series are asked for together.
-    keys.dedup_by(|a, b| {
-        (&a.node_id, &a.domain_id, &a.metric, &a.part)
-            == (&b.node_id, &b.domain_id, &b.metric, &b.part)
+    // Incarnations of one series are asked for together, and do not stand side by side.
+    let mut taken = BTreeSet::new();
+    keys.retain(|key| {
+        let of = (&key.node_id, &key.domain_id, &key.device_id, key.port_index);
+        taken.insert(format!("{of:?} {} {}", key.metric, key.part))
     });
     if keys.len() > SERIES_MAX {
         return Err(Failure::Refused(format!(
-            "{} series match, at most {SERIES_MAX} are shown with --since; name a domain or a --metric",
+            "{} series match, at most {SERIES_MAX} are shown with --since; name a domain, a device or a --metric",
             keys.len()
         )));
     }
@@ -154,6 +178,8 @@ async fn values(
                 domain_id: key.domain_id,
                 metric: key.metric,
                 part: Some(key.part),
+                device_id: key.device_id,
+                port_index: key.port_index,
             }),
             start_time: Some(ago_timestamp(since)),
             end_time: None,

@@ -217,6 +217,7 @@ impl Node {
                 .map(|guest| self.domain_facts(guest, now))
                 .collect(),
             events,
+            ..v1::BatchBody::default()
         };
         self.sequence += 1;
         let body = body.encode_to_vec();
