@@ -156,7 +156,7 @@ impl Head {
             return places.filter(of_node).copied().collect();
         }
         let all = match node {
-            Some(node) => self.subjects.range(Place { node, domain: None }..),
+            Some(node) => self.subjects.range(Place::of_node(node)..),
             None => self.subjects.range(..),
         };
         let places = all.map(|(place, _)| place);

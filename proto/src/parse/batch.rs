@@ -135,6 +135,7 @@ mod tests {
             values: vec![8, 9],
         };
         let whole = v1::BatchBody {
+            device_facts: Vec::new(),
             made_time: Some(prost_types::Timestamp {
                 seconds: 1,
                 nanos: 2,

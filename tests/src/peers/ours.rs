@@ -185,6 +185,7 @@ fn declarations(node: u32, session: Uuid) -> v1::SeriesDeclarations {
                 boot_id: node_id(node).as_bytes().to_vec(),
                 started_ms: 1_000,
             }),
+            ..v1::SeriesDeclaration::default()
         }
     };
     v1::SeriesDeclarations {
