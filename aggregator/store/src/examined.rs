@@ -7,10 +7,10 @@ use std::path::Path;
 
 use crate::block::Block;
 use crate::codec;
+use crate::footer::{self, Footer};
 use crate::frame::{self, Item, Items, Kind};
 use crate::kept;
 use crate::manifest::{self, Manifest};
-use crate::sealed::{self, Footer};
 
 /// A kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub fn examine(kind: FileKind, id: u64, bytes: &[u8]) -> Examined<'_> {
     match (kind, examined.frames.as_slice()) {
         (FileKind::Blocks, frames) => {
             let footer = frames.last().map_or(0, |(offset, _)| *offset);
-            let told = sealed::tells_all(id, bytes, footer);
+            let told = footer::tells_all(id, bytes, footer);
             if let Err(what) = told
                 && examined.holes.iter().all(|(offset, _)| *offset != footer)
             {
@@ -86,7 +86,7 @@ pub fn examine_payload(kind: FileKind, payload: &[u8]) -> Result<(), &'static st
         FileKind::Log => codec::decode(payload).map(|_| ()),
         FileKind::Events => kept::decode(payload).map(|_| ()),
         FileKind::Manifest => Manifest::decode(payload).map(|_| ()),
-        FileKind::Blocks if payload.first() == Some(&sealed::TAG) => {
+        FileKind::Blocks if payload.first() == Some(&footer::TAG) => {
             Footer::unpack(payload).map(|_| ())
         }
         FileKind::Blocks => Block::parse(payload)

@@ -6,9 +6,9 @@
 //! opened, or where it panics, it is made anew from the files. On a full disk it lives in memory.
 
 mod key;
+mod map;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -17,57 +17,13 @@ use plimsoll_model::{DomainId, Metric, NodeId, Part, UnixMillis};
 use crate::block::Place;
 use crate::codec::{Malformed, Pack, pack_all, unpack_all};
 use crate::files::Files;
+use crate::footer::Footer;
 use crate::kept::{Kept, Placed};
-use crate::sealed::Footer;
 use key::{place_of, subject_key};
+pub(crate) use map::Broken;
+use map::{Map, Tree, guarded, open_sled};
 
-/// Memory that sled may hold.
-const CACHE_BYTES: u64 = 64 << 20;
 const STAMP: &[u8] = b"!";
-
-/// The index failed; it must be made anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Broken;
-
-impl From<sled::Error> for Broken {
-    fn from(_: sled::Error) -> Self {
-        Self
-    }
-}
-
-impl From<Malformed> for Broken {
-    fn from(_: Malformed) -> Self {
-        Self
-    }
-}
-
-/// sled writes once more when it is dropped, and answers a disk that refuses that with a panic.
-#[derive(Debug)]
-struct Tree(Option<sled::Db>);
-
-impl Tree {
-    fn db(&self) -> Result<&sled::Db, Broken> {
-        self.0.as_ref().ok_or(Broken)
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        let db = self.0.take();
-        // What was not written makes the stamp wrong, and the index is made anew.
-        guarded(move || {
-            drop(db);
-            Ok(())
-        })
-        .ok();
-    }
-}
-
-#[derive(Debug)]
-enum Map {
-    Sled(Tree),
-    Memory(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>),
-}
 
 /// A column of a subject and its newest instant.
 pub(crate) type Column = (Metric, Part, UnixMillis);
@@ -103,72 +59,10 @@ pub(crate) struct Index {
     sum: Mutex<u64>,
 }
 
-fn guarded<T>(work: impl FnOnce() -> Result<T, Broken>) -> Result<T, Broken> {
-    // sled answers some kinds of damage with a panic.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Broken))
-}
-
 fn checksum(key: &[u8], value: &[u8]) -> u64 {
     let of_key = crc32c::crc32c(key);
     let of_value = crc32c::crc32c_append(of_key, value);
     u64::from(of_value).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(of_key)
-}
-
-/// A key and its value.
-type Pair = (Vec<u8>, Vec<u8>);
-
-impl Map {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
-        match self {
-            Self::Sled(tree) => guarded(|| Ok(tree.db()?.get(key)?.map(|value| value.to_vec()))),
-            Self::Memory(map) => {
-                let map = map.lock().unwrap_or_else(PoisonError::into_inner);
-                Ok(map.get(key).cloned())
-            }
-        }
-    }
-
-    fn put(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<Vec<u8>>, Broken> {
-        match self {
-            Self::Sled(tree) => guarded(|| {
-                let db = tree.db()?;
-                let before = match value {
-                    Some(value) => db.insert(key, value)?,
-                    None => db.remove(key)?,
-                };
-                Ok(before.map(|value| value.to_vec()))
-            }),
-            Self::Memory(map) => {
-                let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-                Ok(match value {
-                    Some(value) => map.insert(key.to_vec(), value.to_vec()),
-                    None => map.remove(key),
-                })
-            }
-        }
-    }
-
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, Broken> {
-        match self {
-            Self::Sled(tree) => guarded(|| {
-                let db = tree.db()?;
-                let mut found = Vec::new();
-                for entry in db.scan_prefix(prefix) {
-                    let (key, value) = entry?;
-                    found.push((key.to_vec(), value.to_vec()));
-                }
-                Ok(found)
-            }),
-            Self::Memory(map) => {
-                let map = map.lock().unwrap_or_else(PoisonError::into_inner);
-                let from = map.range(prefix.to_vec()..);
-                let of_prefix = from.take_while(|(key, _)| key.starts_with(prefix));
-                Ok(of_prefix
-                    .map(|(key, value)| (key.clone(), value.clone()))
-                    .collect())
-            }
-        }
-    }
 }
 
 /// Prefix of subjects with samples, and of those of which only rollups are left.
@@ -499,14 +393,6 @@ impl Index {
     pub(crate) fn is_on_disk(&self) -> bool {
         matches!(self.map, Map::Sled(_))
     }
-}
-
-fn open_sled(dir: &Path) -> sled::Result<sled::Db> {
-    sled::Config::new()
-        .path(dir)
-        .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(None)
-        .open()
 }
 
 fn stamp_of(generation: u64, sum: u64) -> Vec<u8> {

@@ -16,6 +16,7 @@ mod disk;
 mod error;
 mod examined;
 mod files;
+mod footer;
 mod frame;
 mod handles;
 mod head;

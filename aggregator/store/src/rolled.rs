@@ -12,11 +12,12 @@ use crate::block::Place;
 use crate::cells::Cells;
 use crate::codec::{self, Malformed, Pack, pack_all, unpack_all};
 use crate::error::{Hole, OpenError};
+use crate::footer::{Footer, Located, read_footer};
 use crate::frame::{self, Item, Items, Kind, io_error};
 use crate::handles::Lately;
 use crate::rolling::Lanes;
 use crate::rollup::{Cell, Tier};
-use crate::sealed::{Footer, Located, check_header, read_footer};
+use crate::sealed::check_header;
 
 /// A stretch of time, its end not in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
