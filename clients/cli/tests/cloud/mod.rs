@@ -21,7 +21,9 @@ fn program() -> &'static Path {
     BUILT.get_or_init(|| {
         let own = Path::new(env!("CARGO_BIN_EXE_plimsoll"));
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "plimsoll-aggregator"]);
+        // Of the whole workspace, for one package alone would have its dependencies built again with
+        // other features.
+        build.args(["build", "--quiet", "--workspace"]);
         build.args(["--bin", "plimsoll-aggregator", "--manifest-path"]);
         build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
         if own.parent().unwrap().ends_with("release") {
