@@ -184,11 +184,12 @@ fn hold_rates(url: &str) {
     }
     for run in runs(url, "host.cpu.time.idle", "", true) {
         for sample in run["samples"].as_array().unwrap() {
-            // All processors together cannot idle longer than they are there.
+            // snmpd looks at its processors only now and then, so one second may bring what several idled;
+            // what came since the boot of the machine it must never bring.
             let most =
                 1_000_000_000_u64 * std::thread::available_parallelism().unwrap().get() as u64;
             let per_second = sample["value"].as_u64().unwrap() / 1_000_000;
-            assert!(per_second < most * 2, "{run:#}");
+            assert!(per_second < most * 20, "{run:#}");
         }
     }
 }

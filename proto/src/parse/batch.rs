@@ -135,7 +135,6 @@ mod tests {
             values: vec![8, 9],
         };
         let whole = v1::BatchBody {
-            device_facts: Vec::new(),
             made_time: Some(prost_types::Timestamp {
                 seconds: 1,
                 nanos: 2,
@@ -144,6 +143,7 @@ mod tests {
             node_facts: Some(v1::NodeFacts::default()),
             domain_facts: vec![v1::DomainFacts::default()],
             events: vec![v1::Event::default(); 3],
+            device_facts: vec![v1::PolledFacts::default()],
         };
         let bytes = whole.encode_to_vec();
         let body = Body::decode(bytes.as_slice()).unwrap();
