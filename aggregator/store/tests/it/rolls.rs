@@ -2,6 +2,7 @@
 //! resets, gaps, seals and reopenings, and while samples are forgotten.
 
 mod damage;
+mod kept;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,7 @@ use plimsoll_model::{
     Batch, Metric, NodeId, Part, SeriesKey, SessionId, Subject, Sweep, UnixMillis, Window,
 };
 use plimsoll_store::{
-    Answer, Function, GAP, Record, SeriesFilter, Step, Steps, StepsError, Store, StoreOptions,
-    Tier, check, rebuild_index,
+    Answer, Function, GAP, Record, Step, Steps, Store, StoreOptions, Tier, check,
 };
 use proptest::prelude::*;
 
@@ -370,81 +370,6 @@ fn a_percentile_of_one_cell_is_exact_and_of_several_no_lower_than_the_true_one()
 }
 
 #[test]
-fn where_samples_are_forgotten_the_finest_rollups_left_answer_and_say_so() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, meter, begin) = five_days(dir.path(), options());
-    let end = begin + 5 * DAY;
-    drop(store);
-    let day = Duration::from_secs(DAY);
-    let kept = StoreOptions {
-        retention: Some(day),
-        ..options()
-    };
-    let (store, _) = Store::open(dir.path(), kept.clone()).unwrap();
-    settle(&store, end);
-    let key = Meter::key(Metric::HostMemFree);
-    assert_eq!(
-        store.range(&key, seconds(begin), seconds(begin + 3 * DAY)),
-        []
-    );
-    agrees(&store, &meter, (begin, end), HOUR);
-    agrees(&store, &meter, (begin, end), 300);
-    // A minute is finer than what is left.
-    let minutes = ask(Function::Max, (begin, begin + DAY), 60);
-    let answer = store.steps(&key, &minutes).unwrap();
-    assert_eq!(
-        (answer.step, tiers(&answer)),
-        (Duration::from_secs(300), vec![Some(Tier::FiveMinutes)])
-    );
-    for function in [Function::Quantile(0.5), Function::Trend] {
-        let asked = ask(function, (begin, end), HOUR);
-        let error = store.steps(&key, &asked).unwrap_err();
-        assert!(matches!(error, StepsError::SamplesOnly { .. }), "{error}");
-        // Of the last day they are there.
-        let asked = ask(function, (end - 12 * HOUR, end), HOUR);
-        assert_eq!(store.steps(&key, &asked).unwrap().steps.len(), 12);
-    }
-    // Where five minutes are forgotten too, hours are left.
-    drop(store);
-    let five_minutes = plimsoll_store::Keep {
-        age: Some(2 * day),
-        bytes: None,
-    };
-    let (store, _) = Store::open(
-        dir.path(),
-        StoreOptions {
-            five_minutes,
-            ..kept
-        },
-    )
-    .unwrap();
-    settle(&store, end);
-    let answer = store.steps(&key, &minutes).unwrap();
-    assert_eq!(
-        (answer.step, tiers(&answer)),
-        (Duration::from_secs(HOUR), vec![Some(Tier::Hour)])
-    );
-    agrees(&store, &meter, (begin, end), HOUR);
-    // A series of which only rollups are left is listed by who asks for it, also by a new index.
-    let past = SeriesFilter {
-        past: true,
-        ..SeriesFilter::default()
-    };
-    settle(&store, end + 10 * DAY);
-    assert_eq!(store.series(&SeriesFilter::default()), []);
-    assert_eq!(store.series(&past).len(), 3);
-    drop(store);
-    assert!(rebuild_index(dir.path()).unwrap().index_rebuilt);
-    let (store, _) = Store::open(dir.path(), options()).unwrap();
-    assert_eq!(store.series(&past).len(), 3);
-    assert_eq!(
-        store.series(&SeriesFilter::default()),
-        [],
-        "of these nothing but rollups is left"
-    );
-}
-
-#[test]
 fn late_samples_are_seen_at_once_and_make_the_rollups_anew() {
     let dir = tempfile::tempdir().unwrap();
     let (store, mut meter, begin) = five_days(dir.path(), options());
@@ -486,34 +411,4 @@ fn late_samples_are_seen_at_once_and_make_the_rollups_anew() {
 
 fn rolled(dir: &Path, tier: Tier) -> Vec<PathBuf> {
     files(&dir.join("rollup").join(tier.name()))
-}
-
-#[test]
-fn tiers_are_kept_by_bytes_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _, begin) = five_days(dir.path(), options());
-    drop(store);
-    let bytes = |tier| {
-        rolled(dir.path(), tier)
-            .iter()
-            .map(|path| path.metadata().unwrap().len())
-            .sum::<u64>()
-    };
-    let most = bytes(Tier::FiveMinutes) / 2;
-    let five_minutes = plimsoll_store::Keep {
-        age: None,
-        bytes: Some(most),
-    };
-    let (store, _) = Store::open(
-        dir.path(),
-        StoreOptions {
-            five_minutes,
-            ..options()
-        },
-    )
-    .unwrap();
-    let hours = rolled(dir.path(), Tier::Hour);
-    settle(&store, begin + 5 * DAY);
-    assert!(bytes(Tier::FiveMinutes) <= most && bytes(Tier::FiveMinutes) > 0);
-    assert_eq!(rolled(dir.path(), Tier::Hour), hours);
 }
