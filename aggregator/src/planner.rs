@@ -15,6 +15,7 @@ use plimsoll_estimate::{
 };
 use plimsoll_model::{
     Bandwidth, ByteSize, DirtyRate, Metric, NodeId, Part, Ratio, SeriesKey, Subject, UnixMillis,
+    Window,
 };
 
 use crate::known::{DomainRow, Known};
@@ -333,18 +334,8 @@ fn dirty_points(
                 ..DirtyPoint::libvirt(width_ms, rate)
             });
         }
-        if let Some((window, value)) = samples.last() {
-            gathered.push(Input {
-                name: format!("{}{{{} ms}}", key.metric, key.part),
-                value: format!(
-                    "{} (last of {})",
-                    DirtyRate::from_bytes_per_second(*value),
-                    samples.len()
-                ),
-                source: "measured",
-                read: Some(window.end),
-            });
-        }
+        let name = |_: &Window| format!("{}{{{} ms}}", key.metric, key.part);
+        gathered.extend(last_of(&samples, name, "measured"));
     }
     Ok(points)
 }
@@ -383,16 +374,22 @@ fn passes(
         let rate = DirtyRate::from_bytes_per_second(*value);
         points.push(DirtyPoint::counted(window.width_ms, rate));
     }
-    if let Some((window, value)) = samples.last() {
-        gathered.push(Input {
-            name: format!("{}{{{} ms}}", key.metric, window.width_ms),
-            value: format!(
-                "{} (last of {})",
-                DirtyRate::from_bytes_per_second(*value),
-                samples.len()
-            ),
-            source: "counted",
-            read: Some(window.end),
-        });
-    }
+    let name = |window: &Window| format!("{}{{{} ms}}", key.metric, window.width_ms);
+    gathered.extend(last_of(&samples, name, "counted"));
+}
+
+/// Tells of the newest of some dirty rates; nothing where there is none.
+fn last_of(
+    samples: &[(Window, u64)],
+    name: impl Fn(&Window) -> String,
+    source: &'static str,
+) -> Option<Input> {
+    let (window, value) = samples.last()?;
+    let rate = DirtyRate::from_bytes_per_second(*value);
+    Some(Input {
+        name: name(window),
+        value: format!("{rate} (last of {})", samples.len()),
+        source,
+        read: Some(window.end),
+    })
 }
