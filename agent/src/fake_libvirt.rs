@@ -1,11 +1,13 @@
 //! A libvirt whose answers a test chooses, at the other end of a stream. It shakes hands by itself.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use plimsoll_libvirt::xdr::Encoder;
 use plimsoll_libvirt::{Connection, DomainRef, OpenOptions, TypedValue};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 const REMOTE: u32 = 0x2000_8086;
 const QEMU: u32 = 0x2000_8087;
@@ -23,12 +25,18 @@ pub(crate) enum Asked {
     StartDirtyRate,
     Domain,
     Monitor,
+    Version,
+    Capabilities,
+    Node,
     Other(i32),
 }
 
 fn asked(program: u32, number: i32) -> Asked {
     match (program, number) {
         (QEMU, _) => Asked::Monitor,
+        (_, 4) => Asked::Version,
+        (_, 6) => Asked::Node,
+        (_, 7) => Asked::Capabilities,
         (_, 14) => Asked::Xml,
         (_, 24) => Asked::Domain,
         (_, 273) => Asked::Domains,
@@ -43,6 +51,8 @@ fn asked(program: u32, number: i32) -> Asked {
 /// What is answered.
 pub(crate) enum Say {
     This(Vec<u8>),
+    /// The same, after so long; other calls are answered meanwhile.
+    Late(Duration, Vec<u8>),
     No(&'static str),
     Nothing,
 }
@@ -197,13 +207,22 @@ where
         }
     };
     let answering = async {
+        let mut late = JoinSet::new();
         loop {
             let out = tokio::select! {
                 Some((number, body)) = events.recv() => frame(REMOTE, number, [MESSAGE, 0, 0], &body),
+                Some(out) = late.join_next() => out.unwrap(),
                 call = inbox.recv() => {
                     let Some(call) = call else { return };
                     match reply(&call, &daemon, &mut answer) {
-                        Some(out) => out,
+                        Some((Duration::ZERO, out)) => out,
+                        Some((wait, out)) => {
+                            late.spawn(async move {
+                                tokio::time::sleep(wait).await;
+                                out
+                            });
+                            continue;
+                        }
                         None => continue,
                     }
                 }
@@ -220,7 +239,7 @@ fn reply(
     call: &[u8],
     daemon: &Daemon,
     answer: &mut (dyn FnMut(Asked, &[u8]) -> Say + Send),
-) -> Option<Vec<u8>> {
+) -> Option<(Duration, Vec<u8>)> {
     let word = |at: usize| u32::from_be_bytes(call[at..at + 4].try_into().unwrap());
     let (program, serial, payload) = (word(0), word(16), &call[24..]);
     let number = i32::try_from(word(8)).unwrap();
@@ -236,12 +255,14 @@ fn reply(
             answer(asked, payload)
         }
     };
-    let (status, body) = match said {
-        Say::This(body) => (0, body),
-        Say::No(message) => (1, error(message)),
+    let (wait, status, body) = match said {
+        Say::This(body) => (Duration::ZERO, 0, body),
+        Say::Late(wait, body) => (wait, 0, body),
+        Say::No(message) => (Duration::ZERO, 1, error(message)),
         Say::Nothing => return None,
     };
-    Some(frame(program, number, [REPLY, serial, status], &body))
+    let reply = frame(program, number, [REPLY, serial, status], &body);
+    Some((wait, reply))
 }
 
 type Answer = Box<dyn FnMut(Asked, &[u8]) -> Say + Send>;

@@ -78,7 +78,8 @@ pub enum IdentityError {
 
 /// Finds out which node this is, and keeps what libvirt says for later starts.
 ///
-/// At the first start it waits for libvirt: 3 s if nobody listens, 60 s if it is slow.
+/// At the first start it waits for libvirt: 3 s if nobody listens, 60 s if it is slow. At later starts it
+/// asks once, which takes as long as a probe may.
 ///
 /// # Errors
 /// If nothing says it, or if the kept identity is that of another machine or is damaged.

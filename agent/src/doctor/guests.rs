@@ -62,10 +62,9 @@ fn unreachable(told: &Libvirt, error: &CallError) -> Finding {
 }
 
 async fn versions(told: &Libvirt, connection: &Connection) -> Finding {
-    let deadline = told.call_deadline;
     let (library, hypervisor) = tokio::join!(
-        connection.lib_version(deadline),
-        connection.hypervisor_version(deadline)
+        connection.lib_version(told.call_deadline),
+        connection.hypervisor_version(libvirt::probe_deadline(told))
     );
     let socket = libvirt::socket(told);
     match (library, hypervisor) {

@@ -16,6 +16,7 @@ mod xml;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_libvirt::{
     CallError, Connection, DEFAULT_RUN_DIR, DomainRef, OpenOptions, socket_candidates,
@@ -28,6 +29,15 @@ use crate::chain::chain;
 use crate::config::{Access, Config, Libvirt};
 use crate::look::Look;
 use patience::Patience;
+
+/// The least time for a call in which libvirt may start QEMU to see what it can do. Where it cannot keep
+/// what it saw, each such call takes seconds, and holds up no other.
+const PROBE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a call may take in which libvirt may start QEMU to see what it can do.
+pub fn probe_deadline(libvirt: &Libvirt) -> Duration {
+    libvirt.call_deadline.max(PROBE_DEADLINE)
+}
 
 /// What libvirt says of itself; absent means not known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,8 +121,11 @@ pub async fn open(libvirt: &Libvirt) -> Result<Connection, CallError> {
 /// # Errors
 /// If libvirt cannot be reached or does not answer in time.
 pub async fn identify(libvirt: &Libvirt) -> Result<Option<NodeId>, CallError> {
-    let connection = open(libvirt).await?;
-    let capabilities = connection.capabilities_xml(libvirt.call_deadline).await?;
+    told_by(&open(libvirt).await?, probe_deadline(libvirt)).await
+}
+
+async fn told_by(connection: &Connection, deadline: Duration) -> Result<Option<NodeId>, CallError> {
+    let capabilities = connection.capabilities_xml(deadline).await?;
     Ok(xml::host_uuid(&capabilities))
 }
 
@@ -177,5 +190,27 @@ impl Guests {
         };
         // A sampler that has ended is seen by the next look as well.
         drop(self.looks.send(look).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Overrides};
+    use crate::fake_libvirt::{Asked, Say, connect, text};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_libvirt_that_takes_long_to_see_what_it_can_do_still_says_which_node_this_is() {
+        let node = NodeId::random();
+        let xml = format!("<capabilities><host><uuid>{node}</uuid></host></capabilities>");
+        let (connection, _daemon) = connect(move |asked, _| match asked {
+            Asked::Capabilities => Say::Late(Duration::from_secs(8), text(&xml)),
+            _ => Say::No("nobody should ask this"),
+        })
+        .await;
+        let (config, _) = config::load(None, &Overrides::default()).unwrap();
+        let deadline = probe_deadline(&config.libvirt.unwrap());
+        let told = told_by(&connection, deadline).await.unwrap();
+        assert_eq!(told, Some(node));
     }
 }

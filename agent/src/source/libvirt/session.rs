@@ -39,6 +39,8 @@ pub(super) enum Done {
     /// What /proc tells of a domain's process.
     Process(DomainId, Window, Values),
     Host(Box<Hypervisor>, Option<NodeInfo>),
+    /// What libvirt started QEMU for.
+    Probed(Box<Hypervisor>),
 }
 
 /// What libvirt holds a migration to; absent where it does not say.
@@ -160,22 +162,32 @@ impl<'a> Session<'a> {
         self.guests.libvirt.call_deadline
     }
 
+    /// Asks what libvirt says of itself and of the host. What it may have to start QEMU for is asked apart,
+    /// for the rest is not to wait for it.
     fn ask_host(&mut self) {
         let (connection, deadline) = (self.connection.clone(), self.deadline());
         self.calls.spawn(async move {
             let kind = connection.hypervisor_type(deadline).await.ok();
             let libvirt = connection.lib_version(deadline).await.ok();
-            let qemu = connection.hypervisor_version(deadline).await.ok();
-            let capabilities = connection.capabilities_xml(deadline).await.ok();
-            let counter = capabilities.and_then(|xml| xml::time_stamp_counter(&xml));
             let told = Hypervisor {
                 kind,
                 libvirt_version: libvirt.map(super::version),
+                ..Hypervisor::default()
+            };
+            Done::Host(Box::new(told), connection.node_info(deadline).await.ok())
+        });
+        let connection = self.connection.clone();
+        let deadline = super::probe_deadline(&self.guests.libvirt);
+        self.calls.spawn(async move {
+            let qemu = connection.hypervisor_version(deadline).await.ok();
+            let capabilities = connection.capabilities_xml(deadline).await.ok();
+            let counter = capabilities.and_then(|xml| xml::time_stamp_counter(&xml));
+            Done::Probed(Box::new(Hypervisor {
                 qemu_version: qemu.map(super::version),
                 tsc_hz: counter.map(|(hz, _)| hz),
                 tsc_scaling: counter.and_then(|(_, scaling)| scaling),
-            };
-            Done::Host(Box::new(told), connection.node_info(deadline).await.ok())
+                ..Hypervisor::default()
+            }))
         });
     }
 

@@ -33,10 +33,18 @@ impl Session<'_> {
                 self.begin_measurements();
             }
             Done::Process(id, window, values) => self.told_by_process(id, window, values),
-            Done::Host(hypervisor, host) => {
+            Done::Host(told, host) => {
                 self.host = host;
-                self.guests.hypervisor.send_replace(*hypervisor);
+                self.guests.hypervisor.send_modify(|known| {
+                    known.kind = told.kind;
+                    known.libvirt_version = told.libvirt_version;
+                });
             }
+            Done::Probed(told) => self.guests.hypervisor.send_modify(|known| {
+                known.qemu_version = told.qemu_version;
+                known.tsc_hz = told.tsc_hz;
+                known.tsc_scaling = told.tsc_scaling;
+            }),
         }
     }
 

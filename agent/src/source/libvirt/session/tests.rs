@@ -22,6 +22,7 @@ struct House {
     looks: mpsc::Receiver<Look>,
     seen: Look,
     root: tempfile::TempDir,
+    hypervisor: watch::Receiver<Hypervisor>,
 }
 
 async fn house(
@@ -36,6 +37,7 @@ async fn house(
     };
     let (config, _) = config::load(None, &overrides).unwrap();
     let (looks, inbox) = mpsc::channel(64);
+    let (hypervisor, on_hypervisor) = watch::channel(Hypervisor::default());
     let guests = Guests {
         node: plimsoll_model::NodeId::random(),
         root: root.path().to_owned(),
@@ -43,7 +45,7 @@ async fn house(
         config: Arc::new(config),
         clock: Arc::new(SystemClock::new()),
         looks,
-        hypervisor: watch::channel(Hypervisor::default()).0,
+        hypervisor,
     };
     let (connection, daemon) = connect(answer).await;
     tokio::spawn(async move { Session::new(&guests, connection).run().await });
@@ -51,6 +53,7 @@ async fn house(
         looks: inbox,
         seen: Look::default(),
         root,
+        hypervisor: on_hypervisor,
     };
     (house, daemon)
 }
@@ -276,4 +279,30 @@ async fn a_guest_that_hangs_is_left_alone_and_the_others_are_read() {
     assert_eq!(timed_out.last(), Some(&1), "the other was asked once");
     let hung = daemon.count(Asked::Stats) - states;
     assert_eq!(hung, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_libvirt_starts_qemu_for_may_take_long_and_holds_up_nothing_else() {
+    const CAPABILITIES: &str = "<capabilities><host><cpu>\
+        <counter name='tsc' frequency='2803224000' scaling='no'/></cpu></host></capabilities>";
+    let encoded = |words: &[u64]| words.iter().flat_map(|word| word.to_be_bytes()).collect();
+    let version: Vec<u8> = encoded(&[7_002_022]);
+    let node = [vec![0; 4 * 32], encoded(&[1 << 20]), numbers(&[2; 6])].concat();
+    let (mut house, daemon) = house(config::Access::ReadOnly, move |asked, _| match asked {
+        Asked::Node => Say::This(node.clone()),
+        Asked::Version => Say::Late(Duration::from_secs(4), version.clone()),
+        Asked::Capabilities => Say::Late(Duration::from_secs(8), text(CAPABILITIES)),
+        other => usual(other),
+    })
+    .await;
+    let promised = |look: &Look| !values(look, Metric::HostAllocMemTotal).is_empty();
+    house.sees("what may be promised", promised).await;
+    assert_eq!(house.hypervisor.borrow().qemu_version, None);
+    house.watches(Duration::from_secs(15)).await;
+    let told = house.hypervisor.borrow().clone();
+    assert_eq!(told.qemu_version.as_deref(), Some("7.2.22"));
+    assert_eq!(told.tsc_hz, Some(2_803_224_000));
+    assert_eq!(daemon.count(Asked::Capabilities), 1);
+    let timed_out = values(&house.seen, Metric::HostLibvirtCallsTimedOut);
+    assert_eq!(timed_out.last(), Some(&0));
 }
