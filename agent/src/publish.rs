@@ -5,7 +5,6 @@
 //! it tells is what the last looks gave.
 
 mod board;
-mod engine;
 mod tables;
 
 use std::net::SocketAddr;
@@ -19,9 +18,9 @@ use async_snmp::handler::{
 };
 use async_snmp::{AuthProtocol, Oid, PrivProtocol, SecurityLevel, VarBind};
 use plimsoll_proto::secret::Secret;
+use plimsoll_proto::snmp_engine::{self, EngineError};
 
 pub use board::Board;
-pub use engine::EngineError;
 
 /// Names of groups and views within the server.
 const READERS: &str = "readers";
@@ -64,7 +63,7 @@ pub enum PublishError {
 /// # Errors
 /// If it cannot listen, or if the state of its engine cannot be kept.
 pub async fn serve(publish: Publish, board: Board, state_dir: &Path) -> Result<(), PublishError> {
-    let engine = engine::open(&state_dir.join("snmp-engine"))?;
+    let engine = snmp_engine::open(&state_dir.join("snmp-engine"))?;
     let wrong = |source| PublishError::Serve {
         listen: publish.listen,
         source,

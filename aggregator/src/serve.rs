@@ -30,7 +30,7 @@ use crate::lessons::Learned;
 use crate::metrics;
 use crate::query::Query;
 use crate::roster::Roster;
-use crate::traps::{self, EngineError, Sender};
+use crate::traps::{self, Sender};
 use crate::witness::Witness;
 use crate::writer::Writer;
 
@@ -75,7 +75,7 @@ pub enum ServeError {
     Writer(#[source] std::io::Error),
     /// The engine that sends traps has no state.
     #[error("no traps can be sent")]
-    Traps(#[from] EngineError),
+    Traps(#[from] plimsoll_proto::snmp_engine::EngineError),
     /// The services cannot be described to those who ask.
     #[error("cannot offer reflection")]
     Reflection(#[from] tonic_reflection::server::Error),

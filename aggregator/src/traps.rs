@@ -4,7 +4,6 @@
 //! The aggregator sends them and not the agents, since it is the one that estimates. Each is sent once
 //! when it has become so, not again while it stays so; who must not miss one asks the estimate service.
 
-pub mod engine;
 mod watch;
 
 use std::net::SocketAddr;
@@ -16,13 +15,12 @@ use async_snmp::v3::AuthoritativeEngine;
 use async_snmp::{Auth, AuthProtocol, Client, Oid, PrivProtocol, UsmConfig, Value, VarBind};
 use plimsoll_model::{Bandwidth, Clock, DomainId, Monotonic, NodeId};
 use plimsoll_proto::secret::Secret;
+use plimsoll_proto::snmp_engine::{self, EngineError};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
 use crate::known::Known;
 use watch::Watch;
-
-pub use engine::EngineError;
 
 /// plimsollMIB: packaging/mibs/PLIMSOLL-MIB.txt draws it.
 const ROOT: [u32; 10] = [1, 3, 6, 1, 4, 1, 8072, 9999, 9999, 7077];
@@ -172,7 +170,7 @@ impl Sender {
         Ok(Self {
             auth,
             to,
-            engine: engine::open(&dir.join("snmp-engine"))?,
+            engine: snmp_engine::open(&dir.join("snmp-engine"))?,
             began: clock.monotonic(),
             clock,
         })

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use async_snmp::notification::{NotificationAcceptance, NotificationReceiver};
 use async_snmp::{AuthProtocol, PrivProtocol, SecurityLevel, Value};
-use plimsoll_aggregator::traps::{Sender, Traps, Warning, engine};
+use plimsoll_aggregator::traps::{Sender, Traps, Warning};
 use plimsoll_model::{DomainId, NodeId, SystemClock};
+use plimsoll_proto::snmp_engine;
 
 fn secret(dir: &std::path::Path, name: &str, mode: u32) -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
@@ -36,7 +37,7 @@ async fn both_warnings_come_over_authenticated_and_encrypted() {
     // A receiver learns of the sender's engine by the messages; its own is another.
     let receiver = NotificationReceiver::builder()
         .bind("127.0.0.1:0")
-        .authoritative_engine(engine::open(&dir.path().join("receiver")).unwrap())
+        .authoritative_engine(snmp_engine::open(&dir.path().join("receiver")).unwrap())
         .usm_user("teller", |user| {
             let word = "canary-password";
             user.auth_priv(AuthProtocol::Sha256, word, PrivProtocol::Aes128, word)

@@ -3,13 +3,15 @@
 //!
 //! [`parse`] believes nothing and may refuse; [`render`] cannot fail. Inside the doors types cannot be
 //! wrong, so nobody checks again. [`dial`] says how an
-//! aggregator is reached, [`secret`] how passwords are read. This crate opens no connection and knows no agent or aggregator.
+//! aggregator is reached, [`secret`] how passwords are read, `snmp_engine` who speaks SNMPv3. This crate opens no connection and knows no agent or aggregator.
 
 pub mod dial;
 pub mod limits;
 pub mod parse;
 pub mod render;
 pub mod secret;
+#[cfg(feature = "snmp")]
+pub mod snmp_engine;
 
 /// Generated messages, clients and servers of `plimsoll.v1`; the .proto files document them.
 #[expect(

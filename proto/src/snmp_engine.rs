@@ -1,5 +1,5 @@
-//! Who the sender is among all SNMP engines, and how often it was started: kept on disk, since a receiver
-//! takes an engine whose count went back for a forger.
+//! Who this program is among all SNMP engines, and how often it was started: kept on disk, since the other
+//! end takes an engine whose count went back for a forger.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The file holds something else.
-    #[error("{} holds no state of an SNMP engine; remove it, and tell receivers the new one", path.display())]
+    #[error("{} holds no state of an SNMP engine; remove it, and tell the other end of the new one", path.display())]
     Broken {
         /// The file.
         path: PathBuf,
