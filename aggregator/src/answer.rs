@@ -51,6 +51,9 @@ pub fn migration(answer: &Answer, lifetime: Duration) -> v1::EstimateMigrationRe
             raw_total_ms: estimate.raw.total_ms.map(interval),
             raw_downtime_ms: estimate.raw.downtime_ms.map(interval),
             raw_wire_bytes: estimate.raw.bytes.map(interval),
+            throttle_millionths: estimate
+                .throttle
+                .map(|share| render::int(share.millionths())),
             link_bytes_per_second: Some(render::int(estimate.link.bytes_per_second())),
         }),
         baselines: estimate.baselines.iter().map(baseline).collect(),
@@ -97,7 +100,8 @@ fn interval(bounds: Interval) -> v1::Interval {
     }
 }
 
-fn mode(mode: MigrationMode) -> v1::MigrationMode {
+/// Renders a mode.
+pub fn mode(mode: MigrationMode) -> v1::MigrationMode {
     match mode {
         MigrationMode::Precopy => v1::MigrationMode::Precopy,
         MigrationMode::PrecopyAutoConverge => v1::MigrationMode::PrecopyAutoConverge,

@@ -37,14 +37,14 @@ impl Forecast {
         })
     }
 
-    fn estimate(
+    /// Reads what is asked about which domain.
+    fn read(
         &self,
         request: &v1::EstimateMigrationRequest,
-    ) -> Result<v1::EstimateMigrationResponse, Status> {
+    ) -> Result<(DomainRow, Question), Status> {
         let domain =
             parse::domain_id("domain_id", &request.domain_id).map_err(|error| refused(&error))?;
         let row = self.row(domain)?;
-        let now = self.known.clock.now();
         let memory = row.facts.memory_max.map_or(0, |size| size.bytes());
         let question = question(request, memory).map_err(|error| refused(&error))?;
         if let Some(target) = question.target
@@ -58,11 +58,58 @@ impl Forecast {
             let message = format!("no node {target} ever reported; ListNodes lists them");
             return Err(status(Code::NotFound, "NODE_NOT_FOUND", message));
         }
+        Ok((row, question))
+    }
+
+    fn estimate(
+        &self,
+        request: &v1::EstimateMigrationRequest,
+    ) -> Result<v1::EstimateMigrationResponse, Status> {
+        let (row, question) = self.read(request)?;
+        let now = self.known.clock.now();
         let made = planner::plan(&self.known, &row, &question, now, self.assumed)
             .map_err(|error| unplanned(&error))?;
         let response = answer::migration(&made, self.known.interval * 3);
-        self.witness.asked(domain, now, response.clone());
+        self.witness.asked(row.facts.domain, now, response.clone());
         Ok(response)
+    }
+
+    fn compare(
+        &self,
+        request: &v1::CompareModesRequest,
+    ) -> Result<v1::CompareModesResponse, Status> {
+        let field = |field: &str, said: &str| refused(&ParseError::new(field, said));
+        let asked = request
+            .question
+            .as_ref()
+            .ok_or_else(|| field("question", "is missing"))?;
+        if asked.mode() != v1::MigrationMode::Unspecified {
+            let said = "must not be set: all modes are compared";
+            return Err(field("question.mode", said));
+        }
+        let borne = request
+            .downtime_max_ms
+            .map(|limit| parse::sequence("downtime_max_ms", limit))
+            .transpose()
+            .map_err(|error| refused(&error))?;
+        let (row, question) = self.read(asked)?;
+        let now = self.known.clock.now();
+        let made = planner::compare(&self.known, &row, &question, now, self.assumed)
+            .map_err(|error| unplanned(&error))?;
+        let estimates: Vec<_> = made.iter().map(|one| one.estimate.clone()).collect();
+        let choice = plimsoll_estimate::choose(&estimates, borne);
+        let lifetime = self.known.interval * 3;
+        Ok(v1::CompareModesResponse {
+            answers: made
+                .iter()
+                .map(|one| answer::migration(one, lifetime))
+                .collect(),
+            recommended_mode: choice
+                .mode
+                .map_or(v1::MigrationMode::Unspecified, answer::mode)
+                .into(),
+            reasons: choice.reasons,
+        })
     }
 }
 
@@ -174,6 +221,13 @@ impl EstimateService for Forecast {
         self.estimate(&request.into_inner()).map(Response::new)
     }
 
+    async fn compare_modes(
+        &self,
+        request: Request<v1::CompareModesRequest>,
+    ) -> Result<Response<v1::CompareModesResponse>, Status> {
+        self.compare(&request.into_inner()).map(Response::new)
+    }
+
     async fn get_headroom(
         &self,
         request: Request<v1::GetHeadroomRequest>,
@@ -204,3 +258,6 @@ impl EstimateService for Forecast {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,8 @@ use plimsoll_estimate::{
     zero_share_from_rss, zero_share_from_touched,
 };
 use plimsoll_model::{
-    Bandwidth, ByteSize, DirtyRate, Metric, NodeId, Part, Ratio, SeriesKey, Subject, UnixMillis,
-    Window,
+    Bandwidth, ByteSize, DirtyRate, Metric, MigrationMode, NodeId, Part, Ratio, SeriesKey, Subject,
+    UnixMillis, Window,
 };
 
 use crate::known::{DomainRow, Known};
@@ -104,6 +104,34 @@ pub fn plan(
     assumed: Bandwidth,
 ) -> Result<Answer, PlanError> {
     Prepared::new(known, row, question.policy, as_of)?.answer(question, assumed)
+}
+
+/// Makes the same estimate for every mode, the one that harms the guest least first.
+pub fn compare(
+    known: &Known,
+    row: &DomainRow,
+    question: &Question,
+    as_of: UnixMillis,
+    assumed: Bandwidth,
+) -> Result<Vec<Answer>, PlanError> {
+    let modes = [
+        MigrationMode::Precopy,
+        MigrationMode::PrecopyAutoConverge,
+        MigrationMode::Postcopy,
+        MigrationMode::StopCopy,
+    ];
+    let in_mode = |mode| {
+        let policy = Policy {
+            mode,
+            ..question.policy
+        };
+        let question = Question {
+            policy,
+            ..*question
+        };
+        plan(known, row, &question, as_of, assumed)
+    };
+    modes.into_iter().map(in_mode).collect()
 }
 
 /// All about a domain and its node that is the same for every target.

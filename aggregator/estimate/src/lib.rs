@@ -8,6 +8,7 @@ mod accuracy;
 mod answer;
 mod baseline;
 pub mod batch;
+mod choice;
 mod dirty;
 mod ensemble;
 mod error;
@@ -33,6 +34,7 @@ pub use answer::{
     Estimate, Interval, MODEL_NAME, MODEL_VERSION, PostcopyRisk, Quality, Raw, Verdict,
 };
 pub use baseline::{Baseline, BaselineAnswer, Formula, baselines};
+pub use choice::{Choice, choose};
 pub use dirty::{
     DIRTY_POINTS_MAX, DirtyClass, DirtyModel, DirtyPoint, DirtySource, LIBVIRT_SAMPLES_PER_GIB,
     WINDOW_MS_MAX,

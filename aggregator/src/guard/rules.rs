@@ -34,6 +34,7 @@ const RULES: &[(&str, May)] = &[
         "/plimsoll.v1.EstimateService/EstimateMigration",
         May::Planners,
     ),
+    ("/plimsoll.v1.EstimateService/CompareModes", May::Planners),
     ("/plimsoll.v1.EstimateService/GetHeadroom", May::Planners),
     ("/plimsoll.v1.EstimateService/ListMigrations", May::Planners),
     (

@@ -80,6 +80,14 @@ pub(crate) enum Command {
     },
     /// Say how a migration would go.
     Estimate(Estimate),
+    /// Say how a migration would go in every mode, and which one harms the guest least.
+    Compare {
+        #[command(flatten)]
+        question: Question,
+        /// Downtime in milliseconds that can be borne; any if not given.
+        #[arg(long, value_parser = clap::value_parser!(i64).range(1..=86_400_000))]
+        downtime_max_ms: Option<i64>,
+    },
     /// Say how much room nodes have.
     Headroom(Headroom),
     /// Judge whether a domain may move, constraint by constraint.
@@ -223,17 +231,24 @@ pub(crate) enum Tell {
     Increase,
 }
 
-/// How the migration would be run.
+/// A migration, and how memory is carried over.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Estimate {
+    #[command(flatten)]
+    pub(crate) question: Question,
+    /// How memory is carried over.
+    #[arg(long, value_enum, default_value = "precopy")]
+    pub(crate) mode: Mode,
+}
+
+/// A migration, and how it would be run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Question {
     /// Domain, by UUID or name.
     pub(crate) domain: String,
     /// Target node, by UUID or host name.
     #[arg(long)]
     pub(crate) to: Option<String>,
-    /// How memory is carried over.
-    #[arg(long, value_enum, default_value = "precopy")]
-    pub(crate) mode: Mode,
     /// Downtime limit in milliseconds; QEMU's own is 300.
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..=2_000_000))]
     pub(crate) downtime_ms: Option<i64>,

@@ -3,6 +3,7 @@
 mod advice;
 mod devices;
 mod failure;
+mod moving;
 mod past;
 mod seen;
 mod words;
@@ -20,9 +21,9 @@ use tonic::transport::Channel;
 
 pub(crate) use self::failure::Failure;
 use self::failure::unreachable;
-use crate::args::{Args, Command, Estimate, Headroom, Mode};
+use crate::args::{Args, Command, Headroom};
 use crate::json;
-use crate::table::{bounds, id, mebibytes, or_dash, span, table};
+use crate::table::{id, mebibytes, or_dash, table};
 
 /// How long a call may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -61,7 +62,11 @@ pub(crate) async fn run(args: &Args) -> Result<String, Failure> {
         | Command::Evacuate { .. }
         | Command::Conflicts) => advice::run(&mut server, args.json, command).await,
         Command::Gaps { node } => past::gaps(&mut server, args.json, node.as_deref()).await,
-        Command::Estimate(asked) => estimate(&mut server, args.json, asked).await,
+        Command::Estimate(asked) => moving::estimate(&mut server, args.json, asked).await,
+        Command::Compare {
+            question,
+            downtime_max_ms,
+        } => moving::compare(&mut server, args.json, question, *downtime_max_ms).await,
         Command::Headroom(asked) => headroom(&mut server, args.json, asked).await,
         Command::Accuracy { since } => past::accuracy(&mut server, args.json, *since).await,
         Command::Migrations {
@@ -275,103 +280,6 @@ async fn domains(
     };
     let head = ["NAME", "DOMAIN", "HOST", "STATE", "OWNER", "MEMORY", "DATA"];
     Ok(table(&head, &domains.iter().map(row).collect::<Vec<_>>()))
-}
-
-async fn estimate(server: &mut Server, as_json: bool, asked: &Estimate) -> Result<String, Failure> {
-    let rate = |rate: plimsoll_model::Bandwidth| {
-        i64::try_from(rate.bytes_per_second()).unwrap_or(i64::MAX)
-    };
-    let request = v1::EstimateMigrationRequest {
-        domain_id: server.domain_id(&asked.domain).await?,
-        target_node_id: match &asked.to {
-            Some(text) => server.node_id(text).await?,
-            None => Vec::new(),
-        },
-        mode: match asked.mode {
-            Mode::Precopy => v1::MigrationMode::Precopy,
-            Mode::AutoConverge => v1::MigrationMode::PrecopyAutoConverge,
-            Mode::Postcopy => v1::MigrationMode::Postcopy,
-            Mode::StopCopy => v1::MigrationMode::StopCopy,
-        }
-        .into(),
-        downtime_profile: asked.downtime_ms.map(|limit| v1::DowntimeProfile {
-            profile: Some(v1::downtime_profile::Profile::ConstantMs(limit)),
-        }),
-        completion_timeout: asked
-            .timeout_s
-            .map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
-        bandwidth_cap_bytes_per_second: asked.bandwidth_cap.map(rate),
-        path_bandwidth_bytes_per_second: asked.path_bandwidth.map(rate),
-    };
-    let answer = server
-        .estimate
-        .estimate_migration(request)
-        .await?
-        .into_inner();
-    if as_json {
-        return Ok(format!("{:#}", json::estimate(&answer)));
-    }
-    Ok(estimate_text(&asked.domain, &answer))
-}
-
-fn estimate_text(name: &str, answer: &v1::EstimateMigrationResponse) -> String {
-    let said = answer.estimate.unwrap_or_default();
-    let verdict = words::verdict(&said);
-    let rows = vec![
-        vec!["total".to_owned(), bounds(said.total_ms.as_ref(), span)],
-        vec![
-            "downtime".to_owned(),
-            bounds(said.downtime_ms.as_ref(), span),
-        ],
-        vec![
-            "on the wire".to_owned(),
-            bounds(said.wire_bytes.as_ref(), mebibytes),
-        ],
-        vec![
-            "passes".to_owned(),
-            bounds(said.iteration_count.as_ref(), |n| format!("{n:.0}")),
-        ],
-    ];
-    let mut parts = vec![
-        format!("{name}: {verdict}"),
-        table(&["", "p50 (p10 - p90)"], &rows),
-    ];
-    let row = |one: &v1::Baseline| {
-        let total = one.total_ms.map_or("does not converge".to_owned(), span);
-        vec![
-            one.name.clone(),
-            total,
-            one.downtime_ms.map_or("-".to_owned(), span),
-        ]
-    };
-    let baselines: Vec<_> = answer.baselines.iter().map(row).collect();
-    parts.push(table(
-        &["SIMPLER FORMULAS", "TOTAL", "DOWNTIME"],
-        &baselines,
-    ));
-    if let Some(around) = &answer.envelope {
-        let row = |input: &v1::Input| {
-            let age = input.age.map(|age| format!("{} s", age.seconds));
-            vec![
-                input.name.clone(),
-                input.value.clone(),
-                input.source.clone(),
-                or_dash(age),
-            ]
-        };
-        let inputs: Vec<_> = around.inputs.iter().map(row).collect();
-        parts.push(table(&["INPUT", "VALUE", "SOURCE", "AGE"], &inputs));
-        let qualities: Vec<_> = around.qualities().map(|one| one.as_str_name()).collect();
-        parts.push(format!(
-            "{} {}; bounds: {}; {}",
-            around.model_name,
-            around.model_version,
-            around.calibration,
-            qualities.join(" ")
-        ));
-    }
-    parts.extend(answer.reasons.iter().map(|reason| format!("- {reason}")));
-    parts.join("\n\n").replace("\n\n- ", "\n- ")
 }
 
 async fn headroom(server: &mut Server, as_json: bool, asked: &Headroom) -> Result<String, Failure> {

@@ -244,7 +244,7 @@ pub(crate) fn estimate(answer: &v1::EstimateMigrationResponse) -> Value {
         })
         .collect();
     json!({
-        "source_node_id": id(&answer.source_node_id),
+        "source_node_id": id(&answer.source_node_id), "mode": said.mode().as_str_name(),
         "verdict": said.verdict().as_str_name(),
         "convergence_probability": said.convergence_probability,
         "total_ms": interval(said.total_ms.as_ref()),
@@ -256,6 +256,7 @@ pub(crate) fn estimate(answer: &v1::EstimateMigrationResponse) -> Value {
         "api_overhead_ms": said.api_overhead_ms,
         "degraded_ms": interval(said.degraded_ms.as_ref()),
         "remote_fault_count": interval(said.remote_fault_count.as_ref()),
+        "throttle_millionths": said.throttle_millionths,
         "baselines": baselines, "reasons": answer.reasons,
         "envelope": envelope(answer.envelope.as_ref()),
     })

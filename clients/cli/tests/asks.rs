@@ -126,6 +126,20 @@ async fn an_estimate_is_told_in_words_first_and_then_with_its_reasons() {
     ] {
         assert!(said.out.contains(part), "{part} is missing in {}", said.out);
     }
+    let compared = aggregator.ask(&["compare", "web", "--to", "beta", "--downtime-max-ms", "500"]);
+    assert_eq!(compared.code, Some(0), "{}", compared.err);
+    for part in [
+        "no mode can be recommended",
+        "auto-converge",
+        "post-copy",
+        "stop-copy",
+    ] {
+        assert!(
+            compared.out.contains(part),
+            "{part} is missing in {}",
+            compared.out
+        );
+    }
     let there = aggregator.ask(&["estimate", "web", "--to", "alpha"]);
     assert_eq!(there.code, Some(1));
     assert!(there.err.contains("name another target"), "{}", there.err);
