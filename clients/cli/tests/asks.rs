@@ -131,7 +131,7 @@ async fn an_estimate_is_told_in_words_first_and_then_with_its_reasons() {
     for part in [
         "no mode can be recommended",
         "auto-converge",
-        "post-copy",
+        "postcopy",
         "stop-copy",
     ] {
         assert!(
