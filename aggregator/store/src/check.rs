@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use plimsoll_model::Subject;
 
 use crate::block::Block;
-use crate::cells::Cells;
 use crate::codec;
 use crate::error::{Hole, OpenError, RecoveryReport};
 use crate::frame::{self, Item, Items, Kind, Link, io_error};
@@ -15,8 +14,7 @@ use crate::kept;
 use crate::log::{self, Chain};
 use crate::manifest::Manifest;
 use crate::record::StoreOptions;
-use crate::rolled;
-use crate::rollup::Tier;
+use crate::rollup::{self, Cells, Tier};
 use crate::sealed;
 use crate::store::{Store, lock};
 
@@ -136,7 +134,7 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
         let Some(bytes) = report.read(&path)? else {
             continue;
         };
-        match rolled::check(&path, entry, &bytes) {
+        match rollup::check(&path, entry, &bytes) {
             Ok(frames) => report.frames += frames,
             Err(holes) => report.holes.extend(holes),
         }

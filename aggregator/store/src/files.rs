@@ -14,7 +14,7 @@ use crate::handles::Lately;
 use crate::kept::{KeptFile, Placed};
 use crate::log;
 use crate::manifest::Manifest;
-use crate::rolled::{Opened, Rolled, Span};
+use crate::rollup::{Opened, Rolled, Span};
 use crate::sealed::Sealed;
 
 /// Files of blocks that are open at once.

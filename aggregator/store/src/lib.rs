@@ -4,11 +4,11 @@
 //! No async, no network; it knows neither the wire nor a clock. A record is acknowledged only after
 //! fdatasync, and the key by which a repeated one is known lies in the same frame as its data.
 //!
-//! Truth is `log/`, `blocks/`, `events/` and `MANIFEST`; `rollup/` outlives the samples it was made of. `index/` is sled, whose flush is no fsync: it
+//! Truth is `log/`, `blocks/`, `events/` and `MANIFEST`; `rollup/` outlives the samples it was made of.
+//! `index/` is sled, whose flush is no fsync: it
 //! holds only what can be made anew from the others, and is made anew whenever it does not match them.
 
 mod block;
-mod cells;
 mod check;
 mod codec;
 mod column;
@@ -31,9 +31,6 @@ mod manifest;
 mod query;
 mod range;
 mod record;
-mod roll;
-mod rolled;
-mod rolling;
 mod rollup;
 mod rows;
 mod sealed;

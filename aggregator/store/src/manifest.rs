@@ -9,7 +9,7 @@ use crate::codec::{Malformed, Pack, pack_all, unpack_all};
 use crate::error::{Hole, OpenError};
 use crate::frame::{self, Item, Items, Kind, Link, io_error};
 use crate::log::Begin;
-use crate::rolled::{RollupEntry, Span};
+use crate::rollup::{RollupEntry, Span};
 use crate::sealed::Entry;
 
 /// What the manifest says of a file of facts, events, gaps, documents and sessions.

@@ -11,9 +11,7 @@ use plimsoll_model::{SeriesKey, UnixMillis};
 use crate::error::Hole;
 use crate::files::Files;
 use crate::range::{Source, Wanted};
-use crate::roll::{hours_around, whole_from};
-use crate::rolled::{Rolled, Span};
-use crate::rollup::{self, Cell, GAP, Shape, Tier};
+use crate::rollup::{self, Cell, GAP, Lost, Rolled, Shape, Span, Tier, hours_around, whole_from};
 use crate::steps::{Function, Grid, Step, Steps, StepsError};
 use crate::store::Store;
 
@@ -293,7 +291,7 @@ impl View<'_> {
 
     /// Names what was damaged when a file was made, as far as it concerns the series.
     fn remembered(&self, store: &Store, file: &Rolled, span: Span, holes: &mut Vec<Hole>) {
-        let concerns = |lost: &&crate::rolled::Lost| {
+        let concerns = |lost: &&Lost| {
             let subject = lost
                 .subject
                 .is_none_or(|subject| subject == self.key.subject);

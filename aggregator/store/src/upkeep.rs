@@ -11,8 +11,7 @@ use crate::error::{AppendError, Hole, OpenError, UpkeepError};
 use crate::frame::io_error;
 use crate::keeper::Keeper;
 use crate::record::{Floor, Upkeep};
-use crate::roll::{Due, whole_from};
-use crate::rollup::Tier;
+use crate::rollup::{Due, Tier, whole_from};
 use crate::space::{Room, Space};
 use crate::store::Store;
 

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use plimsoll_model::{Part, SeriesKey, Subject, UnixMillis};
 
+use super::block::Cells;
+use super::cell::{Cell, Tier};
+use super::making::Lanes;
 use crate::block::Place;
-use crate::cells::Cells;
 use crate::codec::{self, Malformed, Pack, pack_all, unpack_all};
 use crate::error::{Hole, OpenError};
 use crate::footer::{Footer, Located, read_footer};
 use crate::frame::{self, Item, Items, Kind, io_error};
 use crate::handles::Lately;
-use crate::rolling::Lanes;
-use crate::rollup::{Cell, Tier};
 use crate::sealed::check_header;
 
 /// A stretch of time, its end not in it.

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use plimsoll_model::{Metric, Part, Subject, UnixMillis, Window};
 
+use super::block;
+use super::cell::{self, GAP, Lane, Shape, Tier};
+use super::file::{Lost, Opened, Rolled, RollupEntry, Span};
 use crate::block::{Block, Place};
-use crate::cells;
 use crate::codec::Malformed;
 use crate::error::OpenError;
 use crate::files::Files;
 use crate::frame::{self, Kind, io_error, make_dir};
 use crate::handles::Lately;
 use crate::keeper::Keeper;
-use crate::rolled::{Lost, Opened, Rolled, RollupEntry, Span};
-use crate::rollup::{self, GAP, Lane, Shape, Tier};
 use crate::sealed::Draft;
 
 /// Damaged places that a file of rollups names; of more it says that anything may be missing.
@@ -154,7 +154,7 @@ impl Rolling<'_> {
             *self.next_file += 1;
             Draft::new(Kind::Rollup, *self.next_file - 1)
         });
-        cells::encode(place, self.tier, lanes, &mut |block| {
+        block::encode(place, self.tier, lanes, &mut |block| {
             draft.push(place, &block)
         });
         if draft.is_full() {
@@ -305,7 +305,7 @@ impl<'a> Damage<'a> {
             samples.sort_by_key(|(window, _)| *window);
             samples.dedup_by_key(|(window, _)| *window);
             let shape = Shape::of(metric);
-            let cells = rollup::fold(&samples, (tier, shape), (fresh.begin, fresh.end));
+            let cells = cell::fold(&samples, (tier, shape), (fresh.begin, fresh.end));
             Lane {
                 metric,
                 part,

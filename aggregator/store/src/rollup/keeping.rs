@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use plimsoll_model::UnixMillis;
 
+use super::cell::{GAP, Tier};
+use super::file::{Rolled, Span};
+use super::making::Job;
 use crate::error::OpenError;
 use crate::files::Files;
 use crate::keeper::{Change, Keeper};
 use crate::record::Keep;
-use crate::rolled::{Rolled, Span};
-use crate::rolling::Job;
-use crate::rollup::{GAP, Tier};
 use crate::sealed::Sealed;
 
 /// Length of a span that is rolled up at once; whole cells of every tier.

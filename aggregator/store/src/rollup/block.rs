@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use plimsoll_model::{Metric, Part, Subject, UnixMillis};
 
+use super::cell::{Cell, Lane, Shape, Tier};
 use crate::block::{Encoded, Place};
 use crate::codec::{Malformed, Pack};
 use crate::column;
-use crate::rollup::{Cell, Lane, Shape, Tier};
 
 /// First byte of a block of cells, after those of files of blocks.
 const TAG: u8 = 3;
@@ -327,7 +327,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rollup::fold;
+    use crate::rollup::cell::fold;
 
     fn place() -> Place {
         Subject::Node(NodeId::from_bytes([1; 16]).unwrap()).into()
