@@ -3,12 +3,13 @@
 use plimsoll_store::{FileKind, examine, examine_payload};
 
 /// The targets, by the name of their corpus, and what their bytes are taken for.
-pub(crate) const KINDS: [(&str, FileKind); 5] = [
+pub(crate) const KINDS: [(&str, FileKind); 6] = [
     ("log", FileKind::Log),
     ("blocks", FileKind::Blocks),
     ("footer", FileKind::Blocks),
     ("events", FileKind::Events),
     ("manifest", FileKind::Manifest),
+    ("rollup", FileKind::Rollup),
 ];
 
 /// Takes bytes for a file and for what lies in a frame, and holds what was found against them.

@@ -11,6 +11,7 @@ use crate::footer::{self, Footer};
 use crate::frame::{self, Item, Items, Kind};
 use crate::kept;
 use crate::manifest::{self, Manifest};
+use crate::rollup::{self, Cells};
 
 /// A kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum FileKind {
     Blocks,
     /// A file of facts, events, gaps, documents and sessions.
     Events,
+    /// A file of rollups.
+    Rollup,
     /// The manifest.
     Manifest,
 }
@@ -31,6 +34,7 @@ impl FileKind {
             Self::Log => Kind::Log,
             Self::Blocks => Kind::Blocks,
             Self::Events => Kind::Kept,
+            Self::Rollup => Kind::Rollup,
             Self::Manifest => Kind::Manifest,
         }
     }
@@ -65,9 +69,13 @@ pub fn examine(kind: FileKind, id: u64, bytes: &[u8]) -> Examined<'_> {
         }
     }
     match (kind, examined.frames.as_slice()) {
-        (FileKind::Blocks, frames) => {
+        (FileKind::Blocks | FileKind::Rollup, frames) => {
             let footer = frames.last().map_or(0, |(offset, _)| *offset);
-            let told = footer::tells_all(id, bytes, footer);
+            let told = if kind == FileKind::Blocks {
+                footer::tells_all(id, bytes, footer)
+            } else {
+                rollup::tells_all(id, bytes, footer)
+            };
             if let Err(what) = told
                 && examined.holes.iter().all(|(offset, _)| *offset != footer)
             {
@@ -86,11 +94,14 @@ pub fn examine_payload(kind: FileKind, payload: &[u8]) -> Result<(), &'static st
         FileKind::Log => codec::decode(payload).map(|_| ()),
         FileKind::Events => kept::decode(payload).map(|_| ()),
         FileKind::Manifest => Manifest::decode(payload).map(|_| ()),
-        FileKind::Blocks if payload.first() == Some(&footer::TAG) => {
+        FileKind::Blocks | FileKind::Rollup if payload.first() == Some(&footer::TAG) => {
             Footer::unpack(payload).map(|_| ())
         }
         FileKind::Blocks => Block::parse(payload)
             .and_then(|block| block.rows())
+            .map(|_| ()),
+        FileKind::Rollup => Cells::parse(payload)
+            .and_then(|cells| cells.lanes(|_, _| true))
             .map(|_| ()),
     };
     read.map_err(|error| error.what)

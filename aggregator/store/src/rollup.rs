@@ -16,5 +16,5 @@ pub use cell::{GAP, Tier};
 
 pub(crate) use block::Cells;
 pub(crate) use cell::{Cell, Shape, fold, nearest_rank};
-pub(crate) use file::{Lost, Opened, Rolled, RollupEntry, Span, check};
+pub(crate) use file::{Lost, Opened, Rolled, RollupEntry, Span, check, tells_all};
 pub(crate) use keeping::{Due, hours_around, whole_from};

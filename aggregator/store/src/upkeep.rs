@@ -11,7 +11,7 @@ use crate::error::{AppendError, Hole, OpenError, UpkeepError};
 use crate::frame::io_error;
 use crate::keeper::Keeper;
 use crate::record::{Floor, Upkeep};
-use crate::rollup::{Due, Tier, whole_from};
+use crate::rollup::{Due, Tier};
 use crate::space::{Room, Space};
 use crate::store::Store;
 
@@ -96,8 +96,7 @@ impl Store {
         let urgent = keeper.horizon_due(horizon, self.options.retention_bytes);
         self.roll_up(&mut keeper, (now, urgent), &mut upkeep)?;
         // What is not rolled up yet waits for the next upkeep.
-        let unrolled = keeper.unrolled_from(whole_from(keeper.manifest.forgotten));
-        let horizon = urgent.map(|urgent| unrolled.map_or(urgent, |from| urgent.min(from)));
+        let horizon = urgent.map(|urgent| keeper.spares(urgent));
         upkeep.expired_files = self.expire(&mut keeper, horizon)?;
         self.expire_rollups(&mut keeper, now, &mut upkeep)?;
         self.keep_events(&mut keeper, now, &mut upkeep)?;
@@ -140,7 +139,8 @@ impl Store {
         let horizon = keeper.horizon_due(None, Some(bytes.saturating_sub(missing)));
         if let Some(horizon) = horizon.map(|horizon| horizon.min(spared)) {
             // Rollups take little. Where there is no room even for them, room comes first.
-            self.roll_up(keeper, (now, Some(horizon)), upkeep).ok();
+            let rolled = self.roll_up(keeper, (now, Some(horizon)), upkeep);
+            let horizon = rolled.map_or(horizon, |()| keeper.spares(horizon));
             let expired = self.expire(keeper, Some(horizon));
             let is_low = expired.is_err() || self.room.missing(&self.dir, floor)? > 0;
             self.room.is_low.store(is_low, Ordering::Relaxed);

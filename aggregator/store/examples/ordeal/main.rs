@@ -16,11 +16,13 @@ mod calls;
 mod child;
 mod disk;
 mod flips;
+mod fold;
 mod index;
 mod kills;
 mod mutants;
 mod order;
 mod power;
+mod rollups;
 mod run;
 mod world;
 

@@ -14,7 +14,8 @@ use plimsoll_model::{
     Window,
 };
 use plimsoll_store::{
-    Appended, Document, EventFilter, Record, RecoveryReport, SeriesFilter, Store, StoreOptions,
+    Appended, Document, EventFilter, Keep, Record, RecoveryReport, SeriesFilter, Store,
+    StoreOptions,
 };
 
 /// How many agents there are.
@@ -32,8 +33,13 @@ pub(crate) struct World {
     pub(crate) seed: u64,
 }
 
-/// How long samples are kept.
-pub(crate) const RETENTION: Duration = Duration::from_secs(600);
+const HOUR: Duration = Duration::from_secs(3_600);
+/// How long samples are kept: a hundred and twenty slices.
+pub(crate) const RETENTION: Duration = HOUR.saturating_mul(10);
+/// How long rollups of five minutes are kept.
+pub(crate) const FINE_RETENTION: Duration = HOUR.saturating_mul(20);
+/// How late a sample may come.
+const LATE_MAX: Duration = HOUR.saturating_mul(30);
 
 /// What the disk does while a store is held against the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +49,7 @@ pub(crate) enum Disk {
 }
 
 /// What must be found of the samples.
-type Samples = BTreeMap<SeriesKey, BTreeMap<Window, u64>>;
+pub(crate) type Samples = BTreeMap<SeriesKey, BTreeMap<Window, u64>>;
 
 fn mixed(mut value: u64) -> u64 {
     value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -58,17 +64,23 @@ fn millis(value: u64) -> i64 {
 
 /// Returns the instant of a slice.
 pub(crate) fn now(number: u64) -> UnixMillis {
-    UnixMillis::from_millis(1_000_000_000 + millis(number) * 5_000)
+    UnixMillis::from_millis(1_000_000_000 + millis(number) * 300_000)
 }
 
-/// Returns how the stores of this world are kept: everything that takes hours elsewhere takes slices here.
+/// Returns how the stores of this world are kept: everything that takes days elsewhere takes hours here,
+/// of twelve slices each.
 pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         retention: Some(RETENTION),
-        partition: Duration::from_secs(100),
+        five_minutes: Keep {
+            age: Some(FINE_RETENTION),
+            bytes: None,
+        },
+        partition: HOUR.saturating_mul(2),
+        settle_after: HOUR.saturating_mul(2),
         segment_bytes: 6_000,
         head_bytes: 12_000,
-        seal_after: Duration::from_secs(60),
+        seal_after: HOUR,
         ..StoreOptions::default()
     }
 }
@@ -105,11 +117,14 @@ impl World {
         let value = |column: u64| match column {
             0 => number * 4_096 + self.dice(number, salt, 4_000),
             1 => u64::MAX - self.dice(number, salt + 1, 3),
+            // It counts, and begins anew now and then.
+            2 => number % 40 * 977 + self.dice(number, salt + 2, 900),
             _ => self.dice(number, salt + column, 1 << 40) * 512,
         };
         let metrics = [
             Metric::HostMemFree,
             Metric::HostMemTotal,
+            Metric::HostPsiCpuSome,
             Metric::HostMemAvailable,
             Metric::VmState,
         ];
@@ -131,6 +146,17 @@ impl World {
         }
     }
 
+    /// Returns when the late sample of a slice ended, if it has one: before, within or behind what is
+    /// sealed, rolled up and forgotten.
+    pub(crate) fn late(&self, agent: u8, number: u64) -> Option<UnixMillis> {
+        if self.dice(number, u64::from(agent) + 900, 5) != 0 {
+            return None;
+        }
+        let most = u64::try_from(LATE_MAX.as_millis()).unwrap_or(u64::MAX);
+        let late = Duration::from_millis(self.dice(number, 901, most) + 1);
+        Some(now(number).minus(late))
+    }
+
     fn batch(&self, agent: u8, number: u64) -> Batch {
         let place = (agent, number);
         let window = Window {
@@ -141,10 +167,7 @@ impl World {
             self.sweep(Subject::Node(node(agent)), window, place),
             self.sweep(self.guest(agent, number), window, place),
         ];
-        if self.dice(number, u64::from(agent) + 900, 5) == 0 {
-            // Up to half an hour late: before, within and behind what is sealed and what is forgotten.
-            let late = self.dice(number, 901, 1_800_000) + 1;
-            let end = UnixMillis::from_millis(now(number).millis() - millis(late));
+        if let Some(end) = self.late(agent, number) {
             let window = Window { end, width_ms: 3 };
             sweeps.push(self.sweep(Subject::Node(node(agent)), window, place));
         }
@@ -258,7 +281,8 @@ impl World {
         self.durable(store).into_iter().min().unwrap_or(0).max(1)
     }
 
-    fn samples(&self, durable: &[u64], horizon: UnixMillis) -> Samples {
+    /// Says which samples that end at the horizon or later were told.
+    pub(crate) fn samples(&self, durable: &[u64], horizon: UnixMillis) -> Samples {
         let mut samples = Samples::new();
         for (agent, durable) in (0..).zip(durable) {
             let recent = (1..=*durable).rev().take_while(|n| now(*n) >= horizon);
@@ -301,6 +325,7 @@ impl World {
             (Ok(_), _) | (Err(_), Disk::Failing) => {}
         }
         self.holds_samples(store, &durable, now(most).minus(RETENTION))?;
+        self.holds_rollups(store, &durable, most)?;
         self.holds_the_rest(store, &durable)?;
         self.holds_documents(store, acked, (least, most))?;
         let holes = store.holes();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use plimsoll_model::{Metric, Part, Subject, UnixMillis};
+use plimsoll_model::{Columns, Metric, Part, Subject, UnixMillis};
 
 use super::cell::{Cell, Lane, Shape, Tier};
 use crate::block::{Encoded, Place};
@@ -281,6 +281,12 @@ impl<'a> Cells<'a> {
     fn column(&self, place: usize) -> Result<Vec<u64>, Malformed> {
         let bytes = self.columns.get(place).copied().unwrap_or_default();
         column::decode(bytes, self.rows)
+    }
+
+    /// Returns which series it holds.
+    pub(crate) fn columns(&self) -> Columns {
+        let of = |(metric, part, _): &(Metric, Part, Shape)| (*metric, part.clone());
+        self.lanes.iter().map(of).collect()
     }
 
     /// Decodes the numbers of its cells.

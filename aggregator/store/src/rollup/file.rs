@@ -1,7 +1,6 @@
 //! A file of rollups: cells of one tier, written once, never changed, removed whole. It looks like a file
 //! of blocks with other blocks in it. It is a rebuildable fact as long as the samples are there.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -338,8 +337,6 @@ pub(crate) fn check(path: &Path, entry: &RollupEntry, bytes: &[u8]) -> Result<u6
         hole(bytes.len() as u64, what);
     }
     let mut frames = 0;
-    let mut found: BTreeMap<Place, Vec<u64>> = BTreeMap::new();
-    let mut told = None;
     for item in Items::new(bytes, entry.id) {
         match item {
             Item::Hole { offset, what } => hole(offset as u64, what),
@@ -348,12 +345,9 @@ pub(crate) fn check(path: &Path, entry: &RollupEntry, bytes: &[u8]) -> Result<u6
             } => {
                 frames += 1;
                 let read = if offset as u64 == entry.footer {
-                    Footer::unpack(payload).map(|footer| told = Some(footer))
+                    Footer::unpack(payload).map(|_| ())
                 } else {
-                    Cells::parse(payload).and_then(|cells| {
-                        found.entry(cells.place).or_default().push(offset as u64);
-                        cells.lanes(|_, _| true).map(|_| ())
-                    })
+                    Cells::parse(payload).and_then(|cells| cells.lanes(|_, _| true).map(|_| ()))
                 };
                 if let Err(error) = read {
                     hole(offset as u64, error.what);
@@ -361,20 +355,64 @@ pub(crate) fn check(path: &Path, entry: &RollupEntry, bytes: &[u8]) -> Result<u6
             }
         }
     }
-    let offsets = |blocks: &Vec<Located>| blocks.iter().map(|block| block.offset).collect();
-    let told = told.map(|told| {
-        let blocks = told.blocks.iter();
-        blocks
-            .map(|(place, blocks)| (*place, offsets(blocks)))
-            .collect()
-    });
-    if told.is_some_and(|told: BTreeMap<Place, Vec<u64>>| told != found) {
-        let what = "the footer does not tell of the same blocks as the file holds";
-        hole(entry.footer, what);
+    if let Err(what) = tells_all_of(entry.tier, (entry.id, bytes, entry.footer))
+        && holes.iter().all(|hole| hole.offset != entry.footer)
+    {
+        let (path, offset) = (path.to_owned(), entry.footer);
+        holes.push(Hole { path, offset, what });
     }
     if holes.is_empty() {
         Ok(frames)
     } else {
         Err(holes)
     }
+}
+
+/// Verifies that the footer at an offset tells of the blocks that the file holds, whichever tier it is of.
+pub(crate) fn tells_all(id: u64, bytes: &[u8], offset: u64) -> Result<(), &'static str> {
+    let of = |tier: Tier| tells_all_of(tier, (id, bytes, offset));
+    let [first, second] = Tier::ALL;
+    of(first).or_else(|_| of(second))
+}
+
+fn tells_all_of(tier: Tier, (id, bytes, offset): (u64, &[u8], u64)) -> Result<(), &'static str> {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    let (_, payload) = frame::frame(bytes.get(from..).unwrap_or_default(), id)?;
+    let told = Footer::unpack(payload).map_err(|error| error.what)?;
+    if told == footer_of(tier, id, bytes) {
+        Ok(())
+    } else {
+        Err("the footer does not tell of the same blocks as the file holds")
+    }
+}
+
+/// Makes the footer anew from what the blocks say of themselves.
+fn footer_of(tier: Tier, id: u64, bytes: &[u8]) -> Footer {
+    let mut footer = Footer::default();
+    for item in Items::new(bytes, id) {
+        let Item::Frame {
+            offset, payload, ..
+        } = item
+        else {
+            continue;
+        };
+        let Ok(cells) = Cells::parse(payload) else {
+            continue;
+        };
+        let numbers = cells.numbers().unwrap_or_default();
+        let at = |number: &i64| UnixMillis::from_millis(tier.begin(*number));
+        if let (Some(first), Some(last)) = (numbers.first(), numbers.last()) {
+            let columns = cells.columns();
+            footer.samples += (numbers.len() * columns.len()) as u64;
+            let located = Located {
+                columns: footer.number_of(&columns),
+                length: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                offset: offset as u64,
+                first: at(first),
+                last: at(last),
+            };
+            footer.blocks.entry(cells.place).or_default().push(located);
+        }
+    }
+    footer
 }

@@ -183,9 +183,16 @@ impl Keeper {
         })
     }
 
-    /// Returns where the oldest samples lie that are in no rollups.
-    pub(crate) fn unrolled_from(&self, whole_from: UnixMillis) -> Option<UnixMillis> {
-        self.unrolled(whole_from).next().map(|chunk| chunk.begin)
+    /// Returns before which instant samples may be forgotten: those that rollups do not know yet stay, and
+    /// so do their neighbours.
+    pub(crate) fn spares(&self, horizon: UnixMillis) -> UnixMillis {
+        let whole_from = whole_from(self.manifest.forgotten);
+        let unrolled = self.unrolled(whole_from).next().map(|chunk| chunk.begin);
+        let mut stale = self.files.stale.iter();
+        let stale = stale.find(|span| span.end > whole_from);
+        let stale = stale.map(|span| span.begin.max(whole_from));
+        let first = unrolled.into_iter().chain(stale).min();
+        first.map_or(horizon, |first| horizon.min(first.minus(GAP)))
     }
 
     fn unrolled(&self, whole_from: UnixMillis) -> impl Iterator<Item = Span> {

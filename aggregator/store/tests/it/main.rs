@@ -12,6 +12,8 @@ type Damage<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
 
 mod damage;
 mod files;
+#[path = "../../examples/ordeal/fold.rs"]
+mod fold;
 mod full;
 mod fuzz;
 mod golden;
@@ -20,6 +22,8 @@ mod keeps;
 mod model;
 mod ordeals;
 mod rolls;
+#[path = "../../examples/ordeal/rollups.rs"]
+mod rollups;
 mod room;
 mod scene;
 mod seals;

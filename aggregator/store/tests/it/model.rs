@@ -34,7 +34,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        6 => (1_u64..25).prop_map(Step::Tell),
+        6 => (1_u64..60).prop_map(Step::Tell),
         2 => Just(Step::Seal),
         2 => Just(Step::Upkeep),
         1 => Just(Step::Reopen),

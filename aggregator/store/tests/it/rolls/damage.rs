@@ -5,7 +5,8 @@ use std::time::Duration;
 use plimsoll_model::Metric;
 use plimsoll_store::{Function, Store, StoreOptions, Tier, check};
 
-use super::{DAY, HOUR, Meter, agrees, ask, five_days, naive, options, rolled, settle, tiers};
+use super::{DAY, HOUR, Meter, agrees, ask, five_days, options, rolled, settle, tiers};
+use crate::fold::naive;
 use crate::scene::files;
 
 #[test]

@@ -85,6 +85,32 @@ fn where_samples_are_forgotten_the_finest_rollups_left_answer_and_say_so() {
 }
 
 #[test]
+fn samples_stay_with_their_neighbours_until_rollups_know_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Some(Duration::from_secs(HOUR));
+    let kept = StoreOptions {
+        retention,
+        ..options()
+    };
+    let (store, _) = Store::open(dir.path(), kept).unwrap();
+    let mut meter = Meter::new();
+    let (begin, end) = (10_000 * DAY, 10_005 * DAY);
+    meter.run(&store, (begin, end, 60));
+    store.seal().unwrap();
+    // One upkeep makes rollups of two days, and would forget all five.
+    let upkeep = store.maintain(seconds(end)).unwrap();
+    assert_eq!(
+        upkeep.expired_files, 23,
+        "all but the last file before them"
+    );
+    settle(&store, end);
+    for tier in Tier::ALL {
+        let answer = agrees(&store, &meter, (begin, end), tier.length().as_secs());
+        assert_eq!(tiers(&answer), [Some(tier)]);
+    }
+}
+
+#[test]
 fn tiers_are_kept_by_bytes_too() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _, begin) = five_days(dir.path(), options());
