@@ -19,8 +19,17 @@ const BACK: Duration = HOUR.saturating_mul(48);
 /// Samples that came no later than this were there before anybody forgot their neighbours.
 const IN_TIME: Duration = HOUR.saturating_mul(5);
 
-/// A sample and whether it came so late that rollups may be without it.
-type Told = (Window, u64);
+type Sample = (Window, u64);
+
+/// The state in which a store is asked.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    agent: u8,
+    /// The last slice of which it knows something.
+    most: u64,
+    /// Whether upkeep has nothing left to do; else what is older than the retention may be in no rollups.
+    is_done: bool,
+}
 
 impl World {
     /// Holds the rollups of some series against what was told; which of them, and by which functions, is
@@ -29,8 +38,9 @@ impl World {
         &self,
         store: &Store,
         durable: &[u64],
-        most: u64,
+        is_done: bool,
     ) -> anyhow::Result<()> {
+        let most = durable.iter().max().copied().unwrap_or_default();
         let from = whole_hour(now(most).minus(BACK));
         let told = self.samples(durable, from.minus(GAP));
         let agent = u8::try_from(self.dice(most, 910, u64::from(AGENTS)))?;
@@ -44,7 +54,7 @@ impl World {
             subject == guest || subject == Some(own)
         });
         for (salt, (key, samples)) in (1_000..).zip(wanted) {
-            let samples: Vec<Told> = samples.iter().map(|(w, v)| (*w, *v)).collect();
+            let samples: Vec<Sample> = samples.iter().map(|(w, v)| (*w, *v)).collect();
             for tier in Tier::ALL {
                 let functions = if key.metric.kind() == Kind::Counter {
                     OF_COUNTERS.as_slice()
@@ -64,7 +74,12 @@ impl World {
                     function: *function.context("no function")?,
                     gap: GAP,
                 };
-                let held = self.holds_steps(store, (key, &samples), &asked, (agent, most));
+                let state = Asked {
+                    agent,
+                    most,
+                    is_done,
+                };
+                let held = self.holds_steps(store, (key, &samples), &asked, state);
                 held.with_context(|| format!("{key:?}, {asked:?}"))?;
             }
         }
@@ -74,9 +89,9 @@ impl World {
     fn holds_steps(
         &self,
         store: &Store,
-        (key, samples): (&SeriesKey, &[Told]),
+        (key, samples): (&SeriesKey, &[Sample]),
         asked: &Steps,
-        (agent, most): (u8, u64),
+        state: Asked,
     ) -> anyhow::Result<()> {
         let answer = store.steps(key, asked)?;
         ensure!(answer.holes.is_empty(), "holes: {:?}", answer.holes);
@@ -86,10 +101,10 @@ impl World {
             answer.step
         );
         let late: Vec<UnixMillis> = match key.subject {
-            Subject::Node(_) => self.too_late(agent, most),
+            Subject::Node(_) => self.too_late(state),
             _ => Vec::new(),
         };
-        let whole_from = now(most).minus(RETENTION).plus(GAP).plus(HOUR);
+        let whole_from = now(state.most).minus(RETENTION).plus(GAP).plus(HOUR);
         let by_end = |steps: Vec<Step>| -> BTreeMap<UnixMillis, f64> {
             steps
                 .into_iter()
@@ -107,6 +122,9 @@ impl World {
             let near = begin.minus(GAP)..=end.plus(GAP);
             let perhaps = late.iter().filter(|late| near.contains(late)).count();
             let (told, found) = (told.get(end), found.get(end));
+            if begin < whole_from && !state.is_done {
+                continue;
+            }
             if begin >= whole_from || perhaps == 0 {
                 ensure!(told == found, "{end:?}: told {told:?}, found {found:?}");
                 continue;
@@ -128,9 +146,9 @@ impl World {
     }
 
     /// Lists the ends of the samples of a node that came when their neighbours may have been forgotten.
-    fn too_late(&self, agent: u8, most: u64) -> Vec<UnixMillis> {
-        let all = (1..=most).filter_map(|number| {
-            let late = self.late(agent, number)?;
+    fn too_late(&self, state: Asked) -> Vec<UnixMillis> {
+        let all = (1..=state.most).filter_map(|number| {
+            let late = self.late(state.agent, number)?;
             (now(number).since(late) > IN_TIME).then_some(late)
         });
         all.collect()

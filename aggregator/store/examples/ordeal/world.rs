@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use plimsoll_model::{
     Batch, BootId, DomainId, DomainState, Event, EventKind, Fact, GapReason, Incarnation, Metric,
     NodeFacts, NodeId, Part, Row, SampleGap, SeriesKey, SessionId, Subject, Sweep, UnixMillis,
@@ -15,7 +15,7 @@ use plimsoll_model::{
 };
 use plimsoll_store::{
     Appended, Document, EventFilter, Keep, Record, RecoveryReport, SeriesFilter, Store,
-    StoreOptions,
+    StoreOptions, Upkeep,
 };
 
 /// How many agents there are.
@@ -40,6 +40,9 @@ pub(crate) const RETENTION: Duration = HOUR.saturating_mul(10);
 pub(crate) const FINE_RETENTION: Duration = HOUR.saturating_mul(20);
 /// How late a sample may come.
 const LATE_MAX: Duration = HOUR.saturating_mul(30);
+
+/// How many upkeeps at most find something to do at one instant.
+const UPKEEPS_MAX: u32 = 50;
 
 /// What the disk does while a store is held against the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -320,12 +323,13 @@ impl World {
                 store.range(key, from, to).is_empty()
             });
         ensure!(ghost.is_none(), "{ghost:?} is listed and has no sample");
-        match (store.maintain(now(most)), disk) {
+        let is_done = match (keep_in_order(store, most), disk) {
             (Err(error), Disk::Good) => return Err(error).context("upkeep failed"),
-            (Ok(_), _) | (Err(_), Disk::Failing) => {}
-        }
+            (Ok(()), _) => true,
+            (Err(_), Disk::Failing) => false,
+        };
         self.holds_samples(store, &durable, now(most).minus(RETENTION))?;
-        self.holds_rollups(store, &durable, most)?;
+        self.holds_rollups(store, &durable, is_done)?;
         self.holds_the_rest(store, &durable)?;
         self.holds_documents(store, acked, (least, most))?;
         let holes = store.holes();
@@ -462,6 +466,16 @@ pub(crate) fn fits(found: &[Appended], told: &[Appended], resumed: bool) -> bool
         found == told || (resumed && there)
     };
     found.len() == told.len() && found.iter().zip(told).all(fits)
+}
+
+/// Does all that is due at the instant of a slice.
+fn keep_in_order(store: &Store, number: u64) -> anyhow::Result<()> {
+    for _ in 0..UPKEEPS_MAX {
+        if store.maintain(now(number))? == Upkeep::default() {
+            return Ok(());
+        }
+    }
+    bail!("upkeep finds no end")
 }
 
 fn note(samples: &mut Samples, row: &Row<'_>, horizon: UnixMillis) {
