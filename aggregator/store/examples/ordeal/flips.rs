@@ -1,21 +1,22 @@
 //! Every prefix and every flipped byte of a corpus of real files: each is seen, costs one block or one
-//! record at most, panics nowhere, and never passes for a value.
+//! record at most, panics nowhere, and never passes for a value. What a store answers in spite of damage is
+//! in `answers`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use plimsoll_model::{UnixMillis, Window};
-use plimsoll_store::{
-    EventFilter, Examined, FileKind, OpenError, SeriesFilter, Store, StoreOptions, check, examine,
-};
+use plimsoll_store::{Examined, FileKind, OpenError, Store, StoreOptions, check, examine};
 
 use crate::Row;
+use crate::answers::Answers;
 use crate::run::{copy, files, scratch};
 use crate::world::{World, now, options};
 
 /// How large the corpus is at least.
 const CORPUS_BYTES: u64 = 256 << 10;
+/// How many slices are told at least: more than a day, so that samples come and go.
+const SLICES_LEAST: u64 = 330;
 
 /// A file of the corpus.
 struct Kept {
@@ -25,9 +26,6 @@ struct Kept {
     bytes: Vec<u8>,
 }
 
-/// Everything a store answers, by words that can be told apart.
-type Answers = BTreeSet<String>;
-
 fn kept_options() -> StoreOptions {
     StoreOptions {
         retention: None,
@@ -35,9 +33,9 @@ fn kept_options() -> StoreOptions {
     }
 }
 
-/// Lives until the files that are truth have the size of the corpus.
-fn live(world: World, dir: &Path) -> anyhow::Result<()> {
-    let (store, _) = Store::open(dir, kept_options())?;
+/// Lives until the files have the size of the corpus, and for some days; returns the last slice.
+fn live(world: World, dir: &Path, life: &StoreOptions) -> anyhow::Result<u64> {
+    let (store, _) = Store::open(dir, life.clone())?;
     let mut number = 0;
     let size = || -> anyhow::Result<u64> {
         Ok(corpus(dir)?
@@ -45,7 +43,12 @@ fn live(world: World, dir: &Path) -> anyhow::Result<()> {
             .map(|file| file.bytes.len() as u64)
             .sum())
     };
-    while number < 10 || size()? < CORPUS_BYTES {
+    let bytes_least = if life.retention.is_none() {
+        CORPUS_BYTES
+    } else {
+        0
+    };
+    while number < SLICES_LEAST || size()? < bytes_least {
         number += 1;
         store.append(&world.slice(number).0)?;
         store.maintain(now(number))?;
@@ -57,7 +60,7 @@ fn live(world: World, dir: &Path) -> anyhow::Result<()> {
     for number in number + 1..number + 9 {
         store.append(&world.slice(number).0)?;
     }
-    Ok(())
+    Ok(number + 8)
 }
 
 fn corpus(dir: &Path) -> anyhow::Result<Vec<Kept>> {
@@ -70,6 +73,7 @@ fn corpus(dir: &Path) -> anyhow::Result<Vec<Kept>> {
             (_, Some("log")) => FileKind::Log,
             (_, Some("blocks")) => FileKind::Blocks,
             (_, Some("events")) => FileKind::Events,
+            (_, Some("rollup")) => FileKind::Rollup,
             _ => continue,
         };
         let id = stem.and_then(|stem| stem.parse().ok()).unwrap_or(0);
@@ -87,41 +91,68 @@ fn corpus(dir: &Path) -> anyhow::Result<Vec<Kept>> {
 /// Damages the corpus: every `stride`-th byte in memory, every `stride * of_stores`-th under a store.
 pub(crate) fn flips(world: World, stride: usize, of_stores: usize) -> anyhow::Result<Vec<Row>> {
     let place = scratch()?;
-    let dir = place.path().join("origin");
-    live(world, &dir)?;
-    let corpus = corpus(&dir)?;
-    let bytes: usize = corpus.iter().map(|file| file.bytes.len()).sum();
     let first = usize::try_from(world.seed)? % stride;
-    let mut flipped = Row::named(format!(
-        "flipped bytes of {} files, {bytes} bytes",
-        corpus.len()
-    ));
-    let mut cut = Row::named("prefixes of the same files");
-    std::thread::scope(|scope| {
-        let mut workers = Vec::new();
-        for half in 0..2 {
-            let some = corpus.iter().skip(half).step_by(2);
-            workers.push(scope.spawn(move || -> anyhow::Result<(u64, u64)> {
-                let mut counts = (0, 0);
-                for file in some {
-                    counts.0 += flip_in_memory(file, (first, stride))?;
-                    counts.1 += cut_in_memory(file, (first, stride))?;
-                }
-                Ok(counts)
-            }));
-        }
-        for worker in workers {
-            let (flips, cuts) = worker.join().unwrap()?;
+    let mut rows = Vec::new();
+    // In one life all samples stay; in the other one, rollups are what is left of most.
+    for (name, options) in [("all kept", kept_options()), ("forgetting", options())] {
+        let dir = place.path().join(name);
+        let life = Life {
+            last: live(world, &dir, &options)?,
+            options,
+            corpus: corpus(&dir)?,
+            dir,
+        };
+        let bytes: usize = life.corpus.iter().map(|file| file.bytes.len()).sum();
+        let count = life.corpus.len();
+        let mut flipped = Row::named(format!("{name}: flips in {count} files, {bytes} bytes"));
+        let mut cut = Row::named(format!("{name}: their prefixes"));
+        for (flips, cuts) in in_halves(&life.corpus, |file| {
+            let flips = flip_in_memory(file, (first, stride))?;
+            Ok((flips, cut_in_memory(file, (first, stride))?))
+        })? {
             flipped.cycles += flips;
             cut.cycles += cuts;
         }
-        anyhow::Ok(())
-    })?;
-    let mut stores = Row::named("flips and cuts under a store");
-    stores.cycles = under_a_store(&dir, place.path(), &corpus, first + stride * of_stores)?;
-    let mut ends = Row::named("files that end between two frames");
-    ends.cycles = cut_between_frames(&dir, &corpus, stride.div_ceil(16))?;
-    Ok(vec![flipped, cut, stores, ends])
+        let mut stores = Row::named(format!("{name}: flips and cuts under a store"));
+        let both = in_halves(&life.corpus, |file| {
+            under_a_store(&life, file, (first, stride * of_stores))
+        })?;
+        stores.cycles = both.into_iter().sum();
+        let mut ends = Row::named(format!("{name}: files that end between two frames"));
+        ends.cycles = cut_between_frames(&life.dir, &life.corpus, stride.div_ceil(16))?;
+        rows.extend([flipped, cut, stores, ends]);
+    }
+    Ok(rows)
+}
+
+/// A store that lived.
+struct Life {
+    options: StoreOptions,
+    dir: PathBuf,
+    corpus: Vec<Kept>,
+    /// The last slice it was told.
+    last: u64,
+}
+
+/// Does the same with every file, two files at a time.
+fn in_halves<T: Send>(
+    corpus: &[Kept],
+    each: impl Fn(&Kept) -> anyhow::Result<T> + Sync,
+) -> anyhow::Result<Vec<T>> {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let work = || -> anyhow::Result<Vec<T>> {
+            let take = || next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let files = std::iter::from_fn(|| corpus.get(take()));
+            files.map(&each).collect()
+        };
+        let workers = [scope.spawn(work), scope.spawn(work)];
+        let mut all = Vec::new();
+        for worker in workers {
+            all.extend(worker.join().unwrap()?);
+        }
+        Ok(all)
+    })
 }
 
 fn flip_in_memory(file: &Kept, (first, stride): (usize, usize)) -> anyhow::Result<u64> {
@@ -228,101 +259,91 @@ fn cut_between_frames(dir: &Path, corpus: &[Kept], stride: usize) -> anyhow::Res
     Ok(count)
 }
 
-fn answers(store: &Store) -> Answers {
-    let always = (
-        UnixMillis::from_millis(i64::MIN),
-        UnixMillis::from_millis(i64::MAX),
-    );
-    let mut answers = Answers::new();
-    for key in store.series(&SeriesFilter::default()) {
-        let samples: Vec<(Window, u64)> = store.range(&key, always.0, always.1);
-        answers.extend(samples.iter().map(|sample| format!("{key:?} {sample:?}")));
+/// What one damaged frame may cost: the rows of a block, of one set of columns, or one batch; of rollups
+/// the cells of a block, each told in two ways.
+fn cost_max(kind: FileKind) -> usize {
+    match kind {
+        FileKind::Rollup => 256 * 5 * 2,
+        _ => 24 * 5 * 3,
     }
-    let events = store.events(always.0, always.1, &EventFilter::default());
-    answers.extend(events.iter().map(|event| format!("{event:?}")));
-    answers.extend(
-        store
-            .documents(1)
-            .iter()
-            .map(|document| format!("{document:?}")),
-    );
-    answers
 }
 
-/// What one damaged frame may cost: the rows of a block, of one set of columns, or one batch.
-const COST_MAX: usize = 20 * 4 * 3;
-
-fn under_a_store(
-    origin: &Path,
-    place: &Path,
-    corpus: &[Kept],
-    stride: usize,
-) -> anyhow::Result<u64> {
-    let dir = place.join("damaged");
-    copy(origin, &dir)?;
-    let told = answers(&Store::open(&dir, kept_options())?.0);
+/// Damages every `stride`-th byte of a file below a store of its own.
+fn under_a_store(life: &Life, file: &Kept, (first, stride): (usize, usize)) -> anyhow::Result<u64> {
+    let place = scratch()?;
+    let dir = place.path().join("damaged");
+    copy(&life.dir, &dir)?;
+    let told = {
+        let (store, _) = Store::open(&dir, life.options.clone())?;
+        Answers::of(&store, life.last)
+    };
     let mut count = 0;
-    let mut at = 0;
-    for file in corpus {
-        for place in 0..file.bytes.len() {
-            at += 1;
-            if at % stride != 0 {
+    for at in (first % stride..file.bytes.len()).step_by(stride) {
+        let mut flipped = file.bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        let cut = file.bytes.get(..at).unwrap_or_default().to_vec();
+        for (how, bytes) in [("flipped at", flipped), ("cut to", cut)] {
+            std::fs::remove_dir_all(&dir)?;
+            copy(&life.dir, &dir)?;
+            let path = dir.join(file.path.strip_prefix(&life.dir)?);
+            std::fs::write(&path, &bytes)?;
+            let newest =
+                file.kind == FileKind::Log && Some(file.id) == newest_segment(&life.corpus);
+            if newest && examine(file.kind, file.id, &bytes).holes.is_empty() {
+                // So the last segment looked before the next commit.
                 continue;
             }
-            let mut flipped = file.bytes.clone();
-            flipped[place] ^= 1 << (place % 8);
-            let cut = file.bytes.get(..place).unwrap_or_default().to_vec();
-            for (how, bytes) in [("flipped at", flipped), ("cut to", cut)] {
-                std::fs::remove_dir_all(&dir)?;
-                copy(origin, &dir)?;
-                let path = dir.join(file.path.strip_prefix(origin)?);
-                std::fs::write(&path, &bytes)?;
-                let costs = if how == "cut to" {
-                    usize::MAX
-                } else {
-                    COST_MAX
-                };
-                let newest = file.kind == FileKind::Log && Some(file.id) == newest_segment(corpus);
-                if newest && examine(file.kind, file.id, &bytes).holes.is_empty() {
-                    // So the last segment looked before the next commit.
-                    continue;
-                }
-                opens_or_says_why(&dir, (&path, &bytes), (&told, costs))
-                    .with_context(|| format!("{} {how} {place}", path.display()))?;
-                count += 1;
-            }
+            let damaged = Damaged {
+                dir: &dir,
+                path: &path,
+                bytes: &bytes,
+                kind: file.kind,
+                cost_max: (how != "cut to").then(|| cost_max(file.kind)),
+            };
+            opens_or_says_why(life, &damaged, &told)
+                .with_context(|| format!("{} {how} {at}", path.display()))?;
+            count += 1;
         }
     }
     Ok(count)
 }
 
-fn opens_or_says_why(
-    dir: &Path,
-    (path, bytes): (&Path, &[u8]),
-    (told, cost_max): (&Answers, usize),
-) -> anyhow::Result<()> {
-    let before = files(dir)?;
-    match Store::open(dir, kept_options()) {
+/// A store one file of which was damaged.
+struct Damaged<'a> {
+    dir: &'a Path,
+    path: &'a Path,
+    bytes: &'a [u8],
+    kind: FileKind,
+    /// How many answers that may cost.
+    cost_max: Option<usize>,
+}
+
+fn opens_or_says_why(life: &Life, damaged: &Damaged<'_>, told: &Answers) -> anyhow::Result<()> {
+    let before = files(damaged.dir)?;
+    match Store::open(damaged.dir, life.options.clone()) {
         Ok((store, report)) => {
-            let found = answers(&store);
-            // A document that is damaged lets the one before it show, which was true once.
-            let wrong = found
-                .difference(told)
-                .find(|answer| !answer.starts_with("Document"));
-            ensure!(wrong.is_none(), "{wrong:?} was never told");
-            let missing = told.difference(&found).count();
+            let found = Answers::of(&store, life.last);
             let seen = !store.holes().is_empty() || report.torn.is_some();
+            let missing = told.missing(&found, damaged.kind)?;
             ensure!(
                 missing == 0 || seen,
                 "{missing} are missing and nothing is said"
             );
-            ensure!(missing <= cost_max, "{missing} are missing");
+            let all_there = damaged.kind == FileKind::Rollup && life.options.retention.is_none();
+            ensure!(
+                missing == 0 || !all_there,
+                "{missing} are missing although their samples are there"
+            );
+            let most = damaged.cost_max.unwrap_or(usize::MAX);
+            ensure!(missing <= most, "{missing} are missing");
         }
         Err(error @ OpenError::Corrupt { .. }) => {
             let said = error.to_string();
-            let named = said.contains(&*path.display().to_string()) && said.contains("at byte");
+            let path = damaged.path.display().to_string();
+            let named = said.contains(&path) && said.contains("at byte");
             ensure!(named && said.contains("; "), "{said}");
-            let kept = before.iter().all(|file| file.exists()) && std::fs::read(path)? == bytes;
+            let kept = before.iter().all(|file| file.exists())
+                && std::fs::read(damaged.path)? == damaged.bytes;
             ensure!(kept, "something was deleted or changed");
         }
         Err(error) => return Err(error.into()),

@@ -12,6 +12,7 @@
     reason = "it measures, prints, and ends where something does not hold"
 )]
 
+mod answers;
 mod calls;
 mod child;
 mod disk;

@@ -21,7 +21,7 @@ struct Mutant {
     killer: &'static str,
 }
 
-const MUTANTS: [Mutant; 12] = [
+const MUTANTS: [Mutant; 18] = [
     Mutant {
         name: "acknowledges before fdatasync",
         file: "log.rs",
@@ -105,6 +105,48 @@ const MUTANTS: [Mutant; 12] = [
         text: "            for (columns, rows) in all {\n                sealing.add(place, &columns, rows)?;",
         becomes: "            for (columns, rows) in all.into_iter().take(1) {\n                sealing.add(place, &columns, rows)?;",
         killer: "model::",
+    },
+    Mutant {
+        name: "takes a counter that begins anew for one that grew",
+        file: "rollup/cell.rs",
+        text: "let Some(grown) = second.1.checked_sub(first.1) else {",
+        becomes: "let Some(grown) = Some(second.1.abs_diff(first.1)) else {",
+        killer: "model::",
+    },
+    Mutant {
+        name: "connects samples that lie too far apart",
+        file: "rollup/cell.rs",
+        text: "if span.is_zero() || span > GAP {",
+        becomes: "if span.is_zero() {",
+        killer: "model::",
+    },
+    Mutant {
+        name: "leaves rollups as they are when samples come late",
+        file: "rollup/keeping.rs",
+        text: "                self.stale.push(span);\n",
+        becomes: "",
+        killer: "model::",
+    },
+    Mutant {
+        name: "forgets the neighbours of samples that are not rolled up",
+        file: "rollup/keeping.rs",
+        text: "horizon.min(first.minus(GAP))",
+        becomes: "horizon.min(first)",
+        killer: "rolls::kept::samples_stay_with_their_neighbours_until_rollups_know_them",
+    },
+    Mutant {
+        name: "forgets which samples were damaged when it rolled them up",
+        file: "rollup/making.rs",
+        text: "            entry.lost = lost.to_vec();\n",
+        becomes: "",
+        killer: "rolls::damage::rollups_of_damaged_samples_remember_it_when_the_samples_are_gone",
+    },
+    Mutant {
+        name: "believes nothing of rollups whose footer is damaged",
+        file: "rollup/file.rs",
+        text: "            footer: footer_of(self.entry.tier, id, &bytes),",
+        becomes: "            footer: Footer::default(),",
+        killer: "rolls::damage::a_damaged_footer_or_a_lost_end_of_rollups",
     },
 ];
 

@@ -182,6 +182,10 @@ impl Pack for RollupEntry {
 pub(crate) struct Opened {
     file: File,
     pub(crate) footer: Footer,
+    /// The footer was damaged and made anew, from what is left of the blocks.
+    pub(crate) damage: Option<Hole>,
+    /// Some of the blocks are missing from it.
+    pub(crate) is_partial: bool,
 }
 
 /// A file of rollups, opened when it is read.
@@ -233,23 +237,12 @@ impl Rolled {
         Hole { path, offset, what }
     }
 
-    /// Opens the file and reads its footer. A footer that is damaged is not made anew: the whole file is.
+    /// Opens the file and reads its footer, or makes it anew from the blocks where it is damaged.
     pub(crate) fn read(&self) -> Result<Arc<Opened>, Hole> {
         if let Some(pinned) = self.pinned.get() {
             return Ok(Arc::clone(pinned));
         }
-        let mut damage = None;
-        let opened = self.opened.get(self.entry.id, || {
-            let file = File::open(&self.path)?;
-            let at = (self.entry.id, self.entry.bytes, self.entry.footer);
-            match read_footer(&file, &self.path, at) {
-                Ok(footer) => Ok(Opened { file, footer }),
-                Err(hole) => {
-                    damage = Some(hole);
-                    Err(std::io::ErrorKind::InvalidData.into())
-                }
-            }
-        });
+        let opened = self.opened.get(self.entry.id, || self.open_now());
         opened.or_else(|error| {
             let what = if error.kind() == std::io::ErrorKind::NotFound {
                 "the file is missing"
@@ -257,7 +250,34 @@ impl Rolled {
                 "the file cannot be opened"
             };
             let pinned = self.pinned.get().map(Arc::clone);
-            pinned.ok_or_else(|| damage.unwrap_or_else(|| self.hole(0, what)))
+            pinned.ok_or_else(|| self.hole(0, what))
+        })
+    }
+
+    fn open_now(&self) -> std::io::Result<Opened> {
+        let file = File::open(&self.path)?;
+        let RollupEntry { id, bytes, .. } = self.entry;
+        let at = (id, bytes, self.entry.footer);
+        let hole = match read_footer(&file, &self.path, at) {
+            Ok(footer) => {
+                return Ok(Opened {
+                    file,
+                    footer,
+                    damage: None,
+                    is_partial: false,
+                });
+            }
+            Err(hole) => hole,
+        };
+        let bytes = std::fs::read(&self.path)?;
+        let blocks = usize::try_from(self.entry.footer).unwrap_or(usize::MAX);
+        let is_hole = |item: Item<'_>| matches!(item, Item::Hole { .. });
+        let whole = |blocks| !Items::new(blocks, id).any(is_hole);
+        Ok(Opened {
+            footer: footer_of(self.entry.tier, id, &bytes),
+            is_partial: !bytes.get(..blocks).is_some_and(whole),
+            damage: Some(hole),
+            file,
         })
     }
 
@@ -284,6 +304,7 @@ impl Rolled {
                 return cells;
             }
         };
+        holes.extend(opened.damage.clone());
         let wanted = (key.metric, key.part.clone());
         let place: Place = key.subject.into();
         for block in opened.footer.blocks.get(&place).into_iter().flatten() {

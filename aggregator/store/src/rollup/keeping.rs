@@ -269,7 +269,9 @@ impl Keeper {
                     let spans: BTreeSet<Span> = files.iter().map(|file| file.entry.span).collect();
                     let bytes: u64 = files.iter().map(|file| file.entry.bytes).sum();
                     let whole = |file: &Arc<Rolled>| {
-                        !self.beyond_repair.contains(&file.entry.id) && file.read().is_ok()
+                        let opened = file.read();
+                        let is_whole = opened.is_ok_and(|opened| opened.damage.is_none());
+                        is_whole && !self.beyond_repair.contains(&file.entry.id)
                     };
                     spans.len() > 1 && bytes <= MERGE_BYTES && files.iter().all(whole)
                 };

@@ -44,7 +44,12 @@ impl Keeper {
         let mut places = BTreeSet::new();
         for file in &job.from {
             match file.read() {
-                Ok(opened) => places.extend(opened.footer.blocks.keys().copied()),
+                Ok(opened) => {
+                    places.extend(opened.footer.blocks.keys().copied());
+                    if let Some(hole) = opened.damage.clone().filter(|_| opened.is_partial) {
+                        damage.old(hole.path, hole.offset, (job.span, None));
+                    }
+                }
                 Err(hole) => damage.old(hole.path, hole.offset, (job.span, None)),
             }
         }

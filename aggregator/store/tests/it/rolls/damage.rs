@@ -119,6 +119,45 @@ fn a_damaged_rollup_without_samples_costs_its_block_and_the_answer_names_it() {
 }
 
 #[test]
+fn a_damaged_footer_or_a_lost_end_of_rollups_without_samples_costs_no_block_that_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, meter, begin) = five_days(dir.path(), options());
+    let end = begin + 5 * DAY;
+    drop(store);
+    let kept = StoreOptions {
+        retention: Some(Duration::from_secs(HOUR)),
+        ..options()
+    };
+    let (store, _) = Store::open(dir.path(), kept.clone()).unwrap();
+    settle(&store, end);
+    drop(store);
+    let path = rolled(dir.path(), Tier::Hour).remove(0);
+    let whole = std::fs::read(&path).unwrap();
+    let asked = ask(Function::Max, (begin, end - DAY), HOUR);
+    let damages: [crate::Damage<'_>; 2] = [
+        ("the footer", &|bytes| *bytes.last_mut().unwrap() ^= 1),
+        ("its end is gone", &|bytes| bytes.truncate(bytes.len() - 9)),
+    ];
+    for (what, damage) in damages {
+        let mut bytes = whole.clone();
+        damage(&mut bytes);
+        std::fs::write(&path, &bytes).unwrap();
+        let (store, _) = Store::open(dir.path(), kept.clone()).unwrap();
+        for when in ["at the start", "after upkeep"] {
+            let told = store.steps(&Meter::key(Metric::HostMemFree), &asked);
+            let told = told.unwrap();
+            assert_eq!(
+                told.steps,
+                naive(&meter.samples(1), &asked),
+                "{what} {when}"
+            );
+            assert!(told.holes.iter().any(|hole| hole.path == path), "{what}");
+            settle(&store, end);
+        }
+    }
+}
+
+#[test]
 fn rollups_of_damaged_samples_remember_it_when_the_samples_are_gone() {
     let dir = tempfile::tempdir().unwrap();
     let late = StoreOptions {
