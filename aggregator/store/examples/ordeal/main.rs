@@ -20,6 +20,7 @@ mod flips;
 mod fold;
 mod index;
 mod kills;
+mod low;
 mod mutants;
 mod order;
 mod power;
@@ -82,6 +83,12 @@ enum Campaign {
         /// How often.
         #[arg(long, default_value_t = 60)]
         cycles: u64,
+    },
+    /// A disk that comes near its end again and again (needs root, e2fsprogs).
+    Low {
+        /// For how long.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
     },
     /// Writes that the kernel cuts short (needs prlimit, of util-linux).
     Short {
@@ -187,6 +194,9 @@ fn obey(cli: Cli) -> anyhow::Result<()> {
         }
         Campaign::Order { slices } => order::order(world, slices)?.print(),
         Campaign::Full { cycles } => disk::full(world, cycles)?.print(),
+        Campaign::Low { seconds } => {
+            low::low(world, std::time::Duration::from_secs(seconds))?.print();
+        }
         Campaign::Short { stride } => disk::short_writes(world, stride.max(1))?.print(),
         Campaign::Flips { stride, of_stores } => {
             let rows = flips::flips(world, stride.max(1), of_stores.max(1))?;

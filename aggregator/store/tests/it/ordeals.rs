@@ -118,6 +118,12 @@ fn a_small_disk_that_is_full_again_and_again_loses_nothing() {
 }
 
 #[test]
+fn a_disk_near_its_end_makes_room_refuses_and_goes_on_and_is_never_full() {
+    let needs = Needs::Root(&["mount", "mkfs.ext4"]);
+    ordeal(&needs, "low --seconds 2");
+}
+
+#[test]
 fn a_write_cut_short_is_taken_back() {
     ordeal(&Needs::Program("prlimit"), "short --stride 397");
 }
