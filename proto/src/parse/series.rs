@@ -16,12 +16,15 @@ use crate::v1;
 /// Readings that the plans of one table remember at most; then they begin anew.
 const PLANNED_MAX: usize = 4 * limits::SERIES_PER_SESSION_MAX;
 
-/// What a number stands for; the subject by its place in the table.
-#[derive(Debug, PartialEq)]
-struct Declared {
-    subject: usize,
-    metric: Metric,
-    part: Part,
+/// What a number stands for: places in the table, which has no more of either than there are numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Declared {
+    /// Nothing yet.
+    Nothing,
+    /// A metric of a later release.
+    Unknown,
+    /// A series.
+    Series { subject: u16, name: u16 },
 }
 
 /// How a sweep with some numbers is read. An agent sends the same ones every interval.
@@ -29,29 +32,44 @@ struct Declared {
 pub(super) struct Plan {
     /// Values of the sweep.
     pub(super) count: usize,
-    pub(super) rows: Vec<PlannedRow>,
+    pub(super) rows: Box<[PlannedRow]>,
 }
+
+/// Metric and part of a value, and where in the sweep it lies.
+type Named<'a> = (Metric, &'a Part, u32);
 
 /// The values of one subject in a sweep.
 #[derive(Debug)]
 pub(super) struct PlannedRow {
-    pub(super) subject: Subject,
+    subject: u16,
     pub(super) columns: Columns,
     /// Where each column's value lies; `None` where they lie in the order of the columns.
-    pub(super) places: Option<Vec<usize>>,
+    pub(super) places: Option<Box<[u32]>>,
 }
 
-/// The series of one session by their numbers. A number never changes its meaning.
+impl PlannedRow {
+    /// Returns whose values they are, out of the subjects of the table.
+    pub(super) fn subject(&self, subjects: &[Subject]) -> Option<Subject> {
+        subjects.get(usize::from(self.subject)).copied()
+    }
+}
+
+/// The series of one session by their numbers. A number never changes its meaning. Each agent has one as
+/// long as its stream is open, so a series takes as few bytes as can be.
 #[derive(Debug)]
 pub struct SeriesTable {
     pub(super) node: NodeId,
     pub(super) session: SessionId,
     subjects: Vec<Subject>,
-    series: BTreeMap<u32, Option<Declared>>,
+    /// Metric and part of all series; those of one subject are like those of the next.
+    names: Vec<(Metric, Part)>,
+    name_places: HashMap<(Metric, Part), u16>,
+    /// By number, up to the highest that was declared.
+    series: Vec<Declared>,
     /// Sets of columns, so that all rows with the same share one.
     sets: HashSet<Columns>,
     /// Plans by the numbers, as a sweep carries them.
-    plans: HashMap<Vec<u8>, Plan>,
+    plans: HashMap<Box<[u8]>, Plan>,
     /// Readings in all plans.
     planned: usize,
 }
@@ -63,7 +81,9 @@ impl SeriesTable {
             node,
             session,
             subjects: Vec::new(),
-            series: BTreeMap::new(),
+            names: Vec::new(),
+            name_places: HashMap::new(),
+            series: Vec::new(),
             sets: HashSet::new(),
             plans: HashMap::new(),
             planned: 0,
@@ -83,7 +103,8 @@ impl SeriesTable {
 
     fn declare_one(&mut self, message: v1::SeriesDeclaration) -> Result<(), ParseError> {
         let index = unsigned32("index", message.index)?;
-        if usize::try_from(index).unwrap_or(usize::MAX) >= limits::SERIES_PER_SESSION_MAX {
+        let place = usize::try_from(index).unwrap_or(usize::MAX);
+        if place >= limits::SERIES_PER_SESSION_MAX {
             let problem = format!(
                 "must be below {}, got {index}",
                 limits::SERIES_PER_SESSION_MAX
@@ -95,22 +116,25 @@ impl SeriesTable {
         let subject = self.subject(&message)?;
         let code = u16::try_from(message.metric_code)
             .map_err(|_| ParseError::new("metric_code", "must lie in 0 to 65535"))?;
-        let subject = self.place_of(subject);
-        let declared = Metric::from_code(code).map(|metric| Declared {
-            subject,
-            metric,
-            part,
-        });
-        match self.series.get(&index) {
-            Some(before) if *before != declared => {
-                let problem = format!("{index} was declared before as another series");
-                Err(ParseError::new("index", problem))
-            }
+        let declared = match Metric::from_code(code) {
+            Some(metric) => Declared::Series {
+                subject: self.place_of(subject)?,
+                name: self.name_of((metric, part))?,
+            },
+            None => Declared::Unknown,
+        };
+        if self.series.len() <= place {
+            self.series.resize(place + 1, Declared::Nothing);
+        }
+        match self.series.get_mut(place) {
+            Some(before) if *before == Declared::Nothing => *before = declared,
+            Some(before) if *before == declared => {}
             _ => {
-                self.series.insert(index, declared);
-                Ok(())
+                let problem = format!("{index} was declared before as another series");
+                return Err(ParseError::new("index", problem));
             }
         }
+        Ok(())
     }
 
     fn subject(&self, message: &v1::SeriesDeclaration) -> Result<Subject, ParseError> {
@@ -151,16 +175,29 @@ impl SeriesTable {
 
     /// Returns where a subject stands; declarations go subject by subject, so it is looked for from the
     /// end.
-    fn place_of(&mut self, subject: Subject) -> usize {
+    fn place_of(&mut self, subject: Subject) -> Result<u16, ParseError> {
         let known = self.subjects.iter().rposition(|known| *known == subject);
-        known.unwrap_or_else(|| {
+        let place = known.unwrap_or_else(|| {
             self.subjects.push(subject);
             self.subjects.len() - 1
-        })
+        });
+        place_in_table(place)
     }
 
-    /// Returns the plan for numbers as a sweep carries them; makes it where they come for the first time.
-    pub(super) fn plan(&mut self, packed_deltas: &[u8]) -> Result<&Plan, ParseError> {
+    /// Returns where a name stands.
+    fn name_of(&mut self, name: (Metric, Part)) -> Result<u16, ParseError> {
+        if let Some(place) = self.name_places.get(&name) {
+            return Ok(*place);
+        }
+        let place = place_in_table(self.names.len())?;
+        self.names.push(name.clone());
+        self.name_places.insert(name, place);
+        Ok(place)
+    }
+
+    /// Returns the plan for numbers as a sweep carries them, and the subjects it names by their places;
+    /// makes it where they come for the first time.
+    pub(super) fn plan(&mut self, packed_deltas: &[u8]) -> Result<(&Plan, &[Subject]), ParseError> {
         if !self.plans.contains_key(packed_deltas) {
             let index_deltas = deltas(packed_deltas)?;
             let plan = self.make_plan(&index_deltas)?;
@@ -169,39 +206,41 @@ impl SeriesTable {
                 self.plans.clear();
                 self.planned = plan.count;
             }
-            self.plans.insert(packed_deltas.to_vec(), plan);
+            self.plans.insert(packed_deltas.into(), plan);
         }
-        self.plans
-            .get(packed_deltas)
-            .ok_or_else(|| ParseError::new("index_deltas", "cannot be planned"))
+        let plan = self.plans.get(packed_deltas);
+        let plan = plan.ok_or_else(|| ParseError::new("index_deltas", "cannot be planned"))?;
+        Ok((plan, &self.subjects))
     }
 
     fn make_plan(&mut self, index_deltas: &[i32]) -> Result<Plan, ParseError> {
-        let mut by_subject: BTreeMap<Subject, Vec<(Metric, &Part, usize)>> = BTreeMap::new();
+        let mut by_subject: BTreeMap<(Subject, u16), Vec<Named<'_>>> = BTreeMap::new();
         let mut index = 0_i32;
-        for (place, delta) in index_deltas.iter().enumerate() {
+        for (place, delta) in (0..).zip(index_deltas) {
             index = index
                 .checked_add(*delta)
                 .ok_or_else(|| ParseError::new("index_deltas", "add up beyond every index"))?;
-            let declared = self.series.get(&unsigned32("index_deltas", index)?);
-            let declared = declared.ok_or_else(|| {
-                ParseError::new("index_deltas", format!("{index} is not declared"))
-            })?;
-            if let Some(Declared {
-                subject,
-                metric,
-                part,
-            }) = declared
-                && let Some(subject) = self.subjects.get(*subject)
-            {
-                let series = by_subject.entry(*subject).or_default();
-                series.push((*metric, part, place));
+            let number = usize::try_from(unsigned32("index_deltas", index)?).unwrap_or(usize::MAX);
+            match self.series.get(number) {
+                None | Some(Declared::Nothing) => {
+                    let problem = format!("{index} is not declared");
+                    return Err(ParseError::new("index_deltas", problem));
+                }
+                Some(Declared::Unknown) => {}
+                Some(Declared::Series { subject, name }) => {
+                    if let Some(of) = self.subjects.get(usize::from(*subject))
+                        && let Some((metric, part)) = self.names.get(usize::from(*name))
+                    {
+                        let series = by_subject.entry((*of, *subject)).or_default();
+                        series.push((*metric, part, place));
+                    }
+                }
             }
         }
         let mut rows = Vec::new();
-        for (subject, mut series) in by_subject {
+        for ((_, subject), mut series) in by_subject {
             series.sort();
-            let twice = |pair: &[(Metric, &Part, usize)]| matches!(pair, [a, b] if (a.0, a.1) == (b.0, b.1));
+            let twice = |pair: &[Named<'_>]| matches!(pair, [a, b] if (a.0, a.1) == (b.0, b.1));
             if series.windows(2).any(twice) {
                 return Err(ParseError::new("index_deltas", "name a series twice"));
             }
@@ -214,7 +253,7 @@ impl SeriesTable {
                 self.sets.insert(Arc::clone(&columns));
                 columns
             });
-            let places: Vec<usize> = series.iter().map(|(_, _, place)| *place).collect();
+            let places: Box<[u32]> = series.iter().map(|(_, _, place)| *place).collect();
             let as_they_are = places.len() == index_deltas.len() && places.is_sorted();
             rows.push(PlannedRow {
                 subject,
@@ -224,7 +263,7 @@ impl SeriesTable {
         }
         Ok(Plan {
             count: index_deltas.len(),
-            rows,
+            rows: rows.into(),
         })
     }
 
@@ -237,6 +276,11 @@ impl SeriesTable {
             format!("is not {}, which this stream sends", self.session),
         ))
     }
+}
+
+/// A table has no more subjects and names than a session may declare series.
+fn place_in_table(place: usize) -> Result<u16, ParseError> {
+    u16::try_from(place).map_err(|_| ParseError::new("series", "are too many"))
 }
 
 fn deltas(mut packed: &[u8]) -> Result<Vec<i32>, ParseError> {

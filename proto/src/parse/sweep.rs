@@ -92,22 +92,27 @@ fn one(
         width_ms,
     };
     numbers(fields.values.unwrap_or_default(), values)?;
-    let plan = table.plan(fields.index_deltas.unwrap_or_default())?;
+    let (plan, subjects) = table.plan(fields.index_deltas.unwrap_or_default())?;
     if plan.count != values.len() {
         return Err(ParseError::new("values", "must be as many as index_deltas"));
     }
     for row in &plan.rows {
+        let Some(subject) = row.subject(subjects) else {
+            continue;
+        };
         let picked: Vec<u64>;
         let of_row = match &row.places {
             None => values.as_slice(),
             Some(places) => {
-                let all = places.iter().filter_map(|place| values.get(*place));
+                let all = places
+                    .iter()
+                    .filter_map(|place| values.get(*place as usize));
                 picked = all.copied().collect();
                 &picked
             }
         };
         into.push(Row {
-            subject: row.subject,
+            subject,
             window,
             columns: &row.columns,
             values: of_row,
