@@ -1,13 +1,13 @@
 //! What is kept in memory: samples that are not sealed yet, and the state that decides about the next
 //! record. It writes nothing; whenever the store is opened it is made anew from the log and the files.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_model::{
-    Batch, Columns, DomainId, Event, EventKind, GapReason, NodeId, Row, SampleGap, SessionId,
-    UnixMillis, Window,
+    Batch, BootId, Columns, DomainId, Event, EventKind, GapReason, Incarnation, NodeId, Row,
+    SampleGap, SessionId, UnixMillis, Window,
 };
 
 use crate::block::Place;
@@ -49,8 +49,8 @@ pub(crate) struct Head {
     /// Nodes heard of since they were sealed last.
     pub(crate) nodes: BTreeMap<NodeId, UnixMillis>,
     pub(crate) subjects: BTreeMap<Place, Vec<Lane>>,
-    /// The subjects of each domain, so that asking for one does not go through all.
-    domains: HashMap<DomainId, Vec<Place>>,
+    /// Where each domain is, so that asking for one does not go through all subjects.
+    domains: BTreeSet<(DomainId, NodeId, Incarnation)>,
     pub(crate) inventory: Inventory,
     /// How many batches of a node were taken since the store was opened.
     pub(crate) batch_counts: HashMap<NodeId, u64>,
@@ -152,8 +152,18 @@ impl Head {
     pub(crate) fn places(&self, node: Option<NodeId>, domain: Option<DomainId>) -> Vec<Place> {
         let of_node = |place: &&Place| node.is_none_or(|node| place.node == node);
         if let Some(domain) = domain {
-            let places = self.domains.get(&domain).into_iter().flatten();
-            return places.filter(of_node).copied().collect();
+            let incarnation = Incarnation {
+                boot: BootId::LOWEST,
+                started_ms: 0,
+            };
+            let first = (domain, node.unwrap_or(NodeId::LOWEST), incarnation);
+            let of_domain = self.domains.range(first..);
+            let of_domain = of_domain.take_while(|(of, _, _)| *of == domain);
+            let places = of_domain.map(|(domain, node, incarnation)| Place {
+                domain: Some((*domain, *incarnation)),
+                ..Place::of_node(*node)
+            });
+            return places.take_while(|place| of_node(&place)).collect();
         }
         let all = match node {
             Some(node) => self.subjects.range(Place::of_node(node)..),
@@ -182,9 +192,9 @@ impl Head {
         let place = row.subject.into();
         let lanes = self.subjects.entry(place).or_default();
         if lanes.is_empty()
-            && let Some((domain, _)) = place.domain
+            && let Some((domain, incarnation)) = place.domain
         {
-            self.domains.entry(domain).or_default().push(place);
+            self.domains.insert((domain, place.node, incarnation));
         }
         match lanes
             .iter_mut()
@@ -199,6 +209,8 @@ impl Head {
             None => {
                 let lane = Lane::new(row);
                 self.bytes += LANE_BYTES + lane.held.bytes() + row.values.len() * 8;
+                // Nearly all subjects have one.
+                lanes.reserve_exact(1);
                 lanes.push(lane);
             }
         }
@@ -249,12 +261,15 @@ impl Head {
         for lanes in self.subjects.values_mut() {
             lanes.retain(|lane| lane.last.0.end >= before || !lane.held.is_empty());
         }
-        self.subjects.retain(|_, lanes| !lanes.is_empty());
-        let subjects = &self.subjects;
-        for places in self.domains.values_mut() {
-            places.retain(|place| subjects.contains_key(place));
-        }
-        self.domains.retain(|_, places| !places.is_empty());
+        let domains = &mut self.domains;
+        self.subjects.retain(|place, lanes| {
+            if lanes.is_empty()
+                && let Some((domain, incarnation)) = place.domain
+            {
+                domains.remove(&(domain, place.node, incarnation));
+            }
+            !lanes.is_empty()
+        });
     }
 
     /// Returns when a node was last heard of, as far as no index knows it yet.

@@ -23,8 +23,8 @@ pub(crate) struct Held {
     bytes: Vec<u8>,
     marks: Vec<Mark>,
     count: usize,
-    /// Rows that came after later ones, in the order in which they came.
-    late: Rows,
+    /// Rows that came after later ones, in the order in which they came; most subjects never have any.
+    late: Option<Box<Rows>>,
 }
 
 /// Reads rows one after another.
@@ -108,7 +108,7 @@ fn unpack_steps(input: &mut &[u8], values: &mut [u64]) -> Result<(), Malformed> 
 impl Held {
     /// Whether there is nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0 && self.late.windows.is_empty()
+        self.count == 0 && self.late.is_none()
     }
 
     /// How long the rows in order last, from the first to one that ends now.
@@ -119,7 +119,9 @@ impl Held {
 
     /// About what it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
-        let late = self.late.windows.len() * size_of::<Window>() + self.late.values.len() * 8;
+        let late = self.late.as_ref().map_or(0, |late| {
+            late.windows.len() * size_of::<Window>() + late.values.len() * 8
+        });
         self.bytes.capacity() + self.marks.capacity() * size_of::<Mark>() + late
     }
 
@@ -130,6 +132,10 @@ impl Held {
         let whole = self.count.is_multiple_of(MARK_ROWS);
         let before_window = if whole { ZERO } else { before.0 };
         if whole {
+            if self.marks.len() == self.marks.capacity() {
+                // One is all there is for long where samples are read seldom.
+                self.marks.reserve_exact(1 + self.marks.len() / 2);
+            }
             self.marks.push(Mark {
                 first: window.end,
                 offset: self.bytes.len(),
@@ -157,8 +163,9 @@ impl Held {
 
     /// Adds a row that is older than the newest.
     pub(crate) fn push_late(&mut self, (window, values): (Window, &[u64])) {
-        self.late.windows.push(window);
-        self.late.values.extend(values);
+        let late = self.late.get_or_insert_default();
+        late.windows.push(window);
+        late.values.extend(values);
     }
 
     /// Copies what a reader of the rows from an instant on needs.
@@ -198,8 +205,9 @@ impl Held {
                 take(reader.window, &reader.values);
             }
         }
-        let late = self.late.windows.iter();
-        for (window, values) in late.zip(self.late.values.chunks(width.max(1))) {
+        let Some(late) = &self.late else { return };
+        let rows = late.values.chunks(width.max(1));
+        for (window, values) in late.windows.iter().zip(rows) {
             if window.end >= from {
                 take(*window, values);
             }

@@ -31,6 +31,9 @@ macro_rules! uuid_ids {
         pub struct $name(Uuid);
 
         impl $name {
+            /// The lowest of all, at which a range of them begins.
+            pub const LOWEST: Self = Self(Uuid::from_u128(1));
+
             /// Wraps 16 bytes; refuses the all-zero id.
             pub fn from_bytes(bytes: [u8; 16]) -> Result<Self, IdError> {
                 if bytes == [0; 16] {
