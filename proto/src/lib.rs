@@ -28,5 +28,9 @@ pub mod v1 {
 /// Version of the ingest protocol that this release speaks.
 pub const PROTOCOL_VERSION: i32 = 1;
 
+/// Series that an agent declares with one message: an aggregator holds a buffer as long as the longest message
+/// of each stream, and a batch takes a few KiB.
+pub const DECLARED_AT_ONCE: usize = 128;
+
 /// Encoded `FileDescriptorSet` of `plimsoll.v1`, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use plimsoll_model::{SessionId, UnixMillis};
-use plimsoll_proto::{render, v1};
+use plimsoll_proto::{DECLARED_AT_ONCE, render, v1};
 use prost::Message;
 
 use super::record::{self, Frame, Next, Record};
@@ -174,8 +174,13 @@ impl Session {
         if series.is_empty() {
             return sealed.to_vec();
         }
-        let session_id = self.id.as_bytes().to_vec();
-        let mut records = record::declarations(&v1::SeriesDeclarations { session_id, series });
+        let mut records = Vec::new();
+        for series in series.chunks(DECLARED_AT_ONCE) {
+            records.extend(record::declarations(&v1::SeriesDeclarations {
+                session_id: self.id.as_bytes().to_vec(),
+                series: series.to_vec(),
+            }));
+        }
         records.extend_from_slice(sealed);
         records
     }

@@ -7,7 +7,7 @@ use plimsoll_model::{Clock, NodeId, SessionId};
 use plimsoll_proto::v1::ingest_request::Frame as Out;
 use plimsoll_proto::v1::ingest_response::Frame as In;
 use plimsoll_proto::v1::ingest_service_client::IngestServiceClient;
-use plimsoll_proto::{PROTOCOL_VERSION, render, v1};
+use plimsoll_proto::{DECLARED_AT_ONCE, PROTOCOL_VERSION, render, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -285,14 +285,12 @@ impl Turn<'_> {
             .with(move |spool| spool.declarations(fresh.into_iter()))
             .await;
         let session_id = session.as_bytes().to_vec();
-        let series = series.unwrap_or_default();
-        if !series.is_empty() {
-            let session_id = session_id.clone();
-            send(
-                outbox,
-                Out::Declarations(v1::SeriesDeclarations { session_id, series }),
-            )
-            .await?;
+        for series in series.unwrap_or_default().chunks(DECLARED_AT_ONCE) {
+            let declared = v1::SeriesDeclarations {
+                session_id: session_id.clone(),
+                series: series.to_vec(),
+            };
+            send(outbox, Out::Declarations(declared)).await?;
         }
         send(outbox, Out::Snapshot(v1::Snapshot { session_id, sweeps })).await
     }

@@ -10,7 +10,7 @@ use plimsoll_proto::v1::ingest_request::Frame;
 use plimsoll_proto::v1::ingest_response::Frame as Reply;
 use plimsoll_proto::v1::ingest_service_client::IngestServiceClient;
 use plimsoll_proto::v1::query_service_client::QueryServiceClient;
-use plimsoll_proto::{PROTOCOL_VERSION, v1};
+use plimsoll_proto::{DECLARED_AT_ONCE, PROTOCOL_VERSION, v1};
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -142,8 +142,9 @@ impl Stream {
         if !matches!(welcome, Some(Reply::Welcome(_))) {
             bail!("the greeting was answered by {welcome:?}");
         }
-        let declared = declarations(node, session);
-        frames.send(request(Frame::Declarations(declared))).await?;
+        for declared in declarations(node, session) {
+            frames.send(request(Frame::Declarations(declared))).await?;
+        }
         let (told, durable) = watch::channel(0);
         tokio::spawn(listen(replies, told, progress));
         Ok(Self {
@@ -171,7 +172,7 @@ async fn listen(
     }
 }
 
-fn declarations(node: u32, session: Uuid) -> v1::SeriesDeclarations {
+fn declarations(node: u32, session: Uuid) -> Vec<v1::SeriesDeclarations> {
     let guests = node * GUESTS..(node + 1) * GUESTS;
     let all = guests.flat_map(|guest| SERIES.iter().map(move |series| (guest, series)));
     let declare = |(index, (guest, (metric, part))): (i32, (u32, &(_, &str)))| {
@@ -188,10 +189,12 @@ fn declarations(node: u32, session: Uuid) -> v1::SeriesDeclarations {
             ..v1::SeriesDeclaration::default()
         }
     };
-    v1::SeriesDeclarations {
+    let series: Vec<_> = (0..).zip(all).map(declare).collect();
+    let message = |series: &[v1::SeriesDeclaration]| v1::SeriesDeclarations {
         session_id: session.as_bytes().to_vec(),
-        series: (0..).zip(all).map(declare).collect(),
-    }
+        series: series.to_vec(),
+    };
+    series.chunks(DECLARED_AT_ONCE).map(message).collect()
 }
 
 fn batch(stream: &mut Stream, guests: &mut [Guest], row_ms: i64) -> v1::Batch {
