@@ -21,4 +21,5 @@ mod restarts;
 mod sealed;
 mod tidy;
 mod traps;
+mod units;
 mod wire;
