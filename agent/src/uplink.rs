@@ -116,6 +116,11 @@ impl Uplink {
             let mut welcomed = false;
             let error = match self.turns(&mut welcomed, &mut told).await {
                 Ok(()) => continue,
+                Err(StreamError::Ended(status)) if is_of_age(&status) => {
+                    tracing::debug!("the connection was as old as it may become");
+                    tokio::time::sleep(BACKOFF_MIN.mul_f64(fastrand::f64())).await;
+                    continue;
+                }
                 Err(error) => error,
             };
             let text = chain(&error);
@@ -188,6 +193,11 @@ impl Uplink {
             .map_err(|source| StreamError::Unreachable { url: url(), source })?;
         Ok(IngestServiceClient::new(channel))
     }
+}
+
+/// Whether the aggregator ended the stream only because it is old; that is no trouble.
+fn is_of_age(status: &tonic::Status) -> bool {
+    status.code() == tonic::Code::Unavailable && status.message().starts_with("AGED")
 }
 
 /// Returns how long to wait: anything up to the backoff, so that a fleet does not come at once; at

@@ -54,6 +54,7 @@ fn main() {
         interval: Duration::from_secs(3_600),
         learned: Learned::default(),
         ledger: Arc::default(),
+        met: Arc::default(),
     };
     let assumed = Bandwidth::from_mbit_per_second(1_000);
     let witness = Arc::new(Witness::new(known.clone(), assumed));

@@ -27,6 +27,11 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Whether to serve beyond loopback although there is no TLS.
     pub allow_plaintext_listen: bool,
+    /// Memory of its own that it may take; zero is three quarters of what there is.
+    pub memory_size_max: String,
+    /// How old a connection may become; its certificate is looked at again then.
+    #[serde(with = "humantime_serde")]
+    pub connection_age_max: Duration,
     /// Interval the agents sample at; data older than three of them is stale.
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
@@ -141,6 +146,8 @@ impl Default for Config {
             metrics_listen: String::new(),
             data_dir: PathBuf::from("/var/lib/plimsoll-aggregator"),
             allow_plaintext_listen: false,
+            memory_size_max: "0B".to_owned(),
+            connection_age_max: Duration::from_secs(3_600),
             interval: Duration::from_secs(10),
             retention: Duration::from_secs(15 * 24 * 3600),
             keep: Keeping::default(),
@@ -266,6 +273,15 @@ impl Config {
         Ok(Some(address))
     }
 
+    /// Returns how much memory it may take, if that is told.
+    ///
+    /// # Errors
+    /// If the text is no size.
+    pub fn memory_max(&self) -> Result<Option<ByteSize>, ConfigError> {
+        let bytes = size("memory_size_max", &self.memory_size_max)?;
+        Ok((bytes > 0).then(|| ByteSize::from_bytes(bytes)))
+    }
+
     /// Returns how the store is to be kept.
     pub fn store_options(&self) -> Result<StoreOptions, ConfigError> {
         let (keep, space) = (&self.keep, &self.space);
@@ -317,7 +333,12 @@ impl Config {
             let problem = "must lie in 1s to 1h".to_owned();
             return Err(ConfigError::value("interval", problem));
         }
+        if self.connection_age_max < Duration::from_secs(1) {
+            let problem = "must be 1s or more".to_owned();
+            return Err(ConfigError::value("connection_age_max", problem));
+        }
         self.metrics_address()?;
+        self.memory_max()?;
         self.store_options()?;
         if let Some(traps) = &self.traps {
             traps.auth()?;

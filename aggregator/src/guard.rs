@@ -1,14 +1,18 @@
 //! The guard: who may come in, and who may ask for what. It reads certificates and paths of calls,
 //! never messages.
 //!
-//! A connection passes three doors in this order: [`door`] (how many, how fast), [`tls`] (which
-//! certificate), [`rules`] (which call). Without `[tls]` the caller is [`Caller::Local`], which may do
+//! A connection passes four doors in this order: [`door`] (how many, how fast), [`tls`] (which
+//! certificate), [`rules`] (which call), [`turnstile`] (how many questions, and how long). Without `[tls]` the caller is [`Caller::Local`], which may do
 //! all; the configuration lets that happen on loopback only, unless told otherwise.
 
 pub mod caller;
 pub mod door;
+pub mod limits;
+pub mod memory;
 pub mod pki;
+mod places;
 pub mod rules;
 pub mod tls;
+pub mod turnstile;
 
 pub use caller::{Caller, Role};

@@ -1,11 +1,16 @@
 //! The ingest service: reads frames, lets `parse` judge them, hands them to the writer, and
 //! acknowledges what is on the disk. It interprets no values.
 
+mod window;
+
+pub(crate) use window::OUTSIDE;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
-use plimsoll_model::{Clock, Event, NodeId, SessionId};
+use plimsoll_model::{Batch, Clock, Event, NodeId, SessionId};
 use plimsoll_proto::parse::{self, ParseError, SeriesTable};
 use plimsoll_proto::v1::ingest_service_server::IngestService;
 use plimsoll_proto::v1::{self, ingest_request::Frame, ingest_response::Frame as Reply};
@@ -17,6 +22,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::guard::Caller;
+use crate::guard::limits::{Limit, Met};
+use crate::guard::memory::{Ceiling, Scarcity};
 use crate::roster::{Place, Roster};
 use crate::witness::Witness;
 use crate::writer::{WriteError, Writer, Written};
@@ -29,6 +36,8 @@ const INFLIGHT_BATCHES_MAX: i32 = 32;
 const INFLIGHT_BYTES_MAX: i64 = 4 << 20;
 /// Records of one stream that wait for the disk; beyond that, its next frame is not read.
 const WAITING_MAX: usize = 16;
+/// Said to an agent whose stream is as old as it may become.
+const AGED: &str = "AGED: the connection is as old as it may become; connect again";
 
 /// What streams share.
 #[derive(Debug, Clone)]
@@ -43,6 +52,12 @@ pub struct Ingest {
     pub witness: Arc<Witness>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What limits were met.
+    pub met: Arc<Met>,
+    /// How much memory there is.
+    pub ceiling: Arc<Ceiling>,
+    /// How old a stream may become.
+    pub age_max: Duration,
 }
 
 type Replies = mpsc::Sender<Result<v1::IngestResponse, Status>>;
@@ -177,6 +192,9 @@ impl Ingest {
         frames: &mut Streaming<v1::IngestRequest>,
     ) -> Result<(), Status> {
         let mut superseded = place.superseded.clone();
+        // No two of a fleet that came at once come again at once.
+        let age = self.age_max.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let mut aged = std::pin::pin!(tokio::time::sleep(age));
         let welcome = v1::Welcome {
             stream_epoch: place.epoch,
             ..welcome
@@ -192,6 +210,10 @@ impl Ingest {
                 }
                 _ = superseded.wait_for(|gone| *gone) => {
                     return Err(Status::aborted("SUPERSEDED: a newer stream of this node is open"));
+                }
+                () = &mut aged => {
+                    self.met.note(Limit::Age, &*self.clock);
+                    return Err(Status::unavailable(AGED));
                 }
             };
             let frame = match heard {
@@ -223,10 +245,10 @@ impl Ingest {
             Frame::Declarations(declarations) => session
                 .series
                 .declare(declarations)
-                .map_err(|error| refused(&error)),
+                .map_err(|error| self.refuse(&error)),
             Frame::Snapshot(snapshot) => {
                 let rows = parse::rows(&mut session.series, &snapshot.sweeps)
-                    .map_err(|error| refused(&error.within("snapshot")))?;
+                    .map_err(|error| self.refuse(&error.within("snapshot")))?;
                 self.roster.see(session.node, &rows);
                 Ok(())
             }
@@ -236,13 +258,15 @@ impl Ingest {
                 let sequence = gap.last_sequence;
                 self.write(session, sequence, Record::Gap(gap)).await
             }
-            Frame::Batch(message) => match parse::batch(&mut session.series, &message) {
+            Frame::Batch(message) => match self.read(session, &message)? {
                 Ok(batch) => {
                     let sequence = batch.sequence;
                     self.write(session, sequence, Record::Batch(batch)).await
                 }
                 Err(error) => {
-                    tracing::warn!(node = %session.node, error = %error, "batch rejected");
+                    if self.met.note(Limit::of(&error), &*self.clock) {
+                        tracing::warn!(node = %session.node, error = %error, "batch rejected");
+                    }
                     // What came before it is answered before it.
                     self.settle(session).await?;
                     let rejection = v1::Rejection {
@@ -254,6 +278,25 @@ impl Ingest {
                 }
             },
         }
+    }
+
+    /// Reads a batch, or says why it is rejected; ends the stream where no memory is left for it.
+    fn read(
+        &self,
+        session: &mut Session,
+        message: &v1::Batch,
+    ) -> Result<Result<Batch, ParseError>, Status> {
+        if self.ceiling.scarcity() >= Scarcity::Samples {
+            self.met.note(Limit::IngestMemory, &*self.clock);
+            return Err(later("memory is nearly out; keep the samples"));
+        }
+        let read = parse::batch(&mut session.series, message);
+        Ok(read.and_then(|batch| window::check(&batch, self.clock.now()).map(|()| batch)))
+    }
+
+    fn refuse(&self, error: &ParseError) -> Status {
+        self.met.note(Limit::of(error), &*self.clock);
+        refused(error)
     }
 
     async fn write(
@@ -378,15 +421,16 @@ fn refused(error: &ParseError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
+fn later(text: &str) -> Status {
+    // Upkeep looks for room this often.
+    let details = ErrorDetails::with_retry_info(Some(crate::serve::UPKEEP));
+    Status::with_error_details(Code::ResourceExhausted, text, details)
+}
+
 fn unwritten(error: &WriteError) -> Status {
     match error {
         WriteError::Closed => Status::unavailable(error.to_string()),
-        WriteError::Store(source) => {
-            // Upkeep looks for room this often.
-            let details = ErrorDetails::with_retry_info(Some(crate::serve::UPKEEP));
-            let text = format!("{error}: {source}");
-            Status::with_error_details(Code::ResourceExhausted, text, details)
-        }
+        WriteError::Store(source) => later(&format!("{error}: {source}")),
     }
 }
 

@@ -10,6 +10,7 @@ use plimsoll_model::{
 };
 use plimsoll_store::{SeriesFilter, Store, Told};
 
+use crate::guard::limits::Met;
 use crate::lessons::Learned;
 use crate::room::Ledger;
 use crate::roster::Roster;
@@ -65,6 +66,8 @@ pub struct Known {
     pub learned: Learned,
     /// What nodes use and were promised.
     pub ledger: Arc<Ledger>,
+    /// How often limits were met.
+    pub met: Arc<Met>,
 }
 
 impl Known {

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::guard::limits::Limit;
 use crate::known::Known;
 
 /// Scrapes at once; one more is turned away.
@@ -34,6 +35,7 @@ pub(crate) async fn serve(listen: SocketAddr, known: Known) -> std::io::Result<(
             continue;
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            known.met.note(Limit::Scrapes, &*known.clock);
             continue;
         };
         let known = known.clone();

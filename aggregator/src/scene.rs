@@ -55,6 +55,7 @@ impl Scene {
             interval: Duration::from_secs(10),
             learned: Learned::default(),
             ledger: Arc::default(),
+            met: Arc::default(),
         };
         Self {
             dir,
@@ -93,6 +94,7 @@ impl Scene {
             interval,
             learned: Learned::default(),
             ledger: Arc::default(),
+            met: Arc::default(),
         };
         Self {
             dir,

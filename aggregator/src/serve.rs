@@ -22,8 +22,10 @@ use crate::advise::Advise;
 use crate::config::{Config, ConfigError};
 use crate::forecast::Forecast;
 use crate::guard::door::Door;
+use crate::guard::memory::Ceiling;
 use crate::guard::rules::Rules;
 use crate::guard::tls::{Current, TlsError};
+use crate::guard::turnstile::Turnstile;
 use crate::ingest::Ingest;
 use crate::known::Known;
 use crate::lessons::Learned;
@@ -42,6 +44,12 @@ const DRAIN: Duration = Duration::from_secs(2);
 const STREAMS_MAX: u32 = 64;
 /// Bytes of headers that one call may have.
 const HEADERS_MAX: u32 = 16 << 10;
+/// Time that calls under way have when their connection is too old.
+const AGE_GRACE: Duration = Duration::from_secs(30);
+/// Bytes of one message of an agent, unpacked.
+const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one answer; gRPC clients take no more unless told.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Why the aggregator cannot serve, or served no longer.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +81,9 @@ pub enum ServeError {
     /// The thread that writes cannot be started.
     #[error("cannot start the writer")]
     Writer(#[source] std::io::Error),
+    /// The threads that answer questions cannot be started.
+    #[error("cannot start the threads for questions")]
+    Threads(#[source] std::io::Error),
     /// The engine that sends traps has no state.
     #[error("no traps can be sent")]
     Traps(#[from] plimsoll_proto::snmp_engine::EngineError),
@@ -107,7 +118,9 @@ pub async fn serve(
         interval: config.interval,
         learned: Learned::default(),
         ledger: Arc::default(),
+        met: Arc::default(),
     };
+    let guarded = guarded(config, tls.clone(), &known)?;
     let (writer, thread) = Writer::start(Arc::clone(&store)).map_err(ServeError::Writer)?;
     let witness = Arc::new(Witness::new(known.clone(), assumed));
     let ingest = Ingest {
@@ -116,7 +129,11 @@ pub async fn serve(
         roster,
         witness: Arc::clone(&witness),
         clock: Arc::clone(&clock),
+        met: Arc::clone(&known.met),
+        ceiling: Arc::clone(&guarded.ceiling),
+        age_max: config.connection_age_max,
     };
+    let watching = tokio::spawn(Arc::clone(&guarded.ceiling).follow());
     let upkeep = tokio::spawn(keep(Arc::clone(&store), Arc::clone(&witness), clock));
     let (listener, address) = bind(config.listen).await?;
     tracing::info!(
@@ -126,7 +143,7 @@ pub async fn serve(
         "serving"
     );
     let following = tls.clone().map(|current| tokio::spawn(current.follow()));
-    let lines = Door::new(tls).open(listener);
+    let lines = guarded.door.open(listener);
     let (told, mut stopping) = tokio::sync::watch::channel(false);
     let drained = told.subscribe();
     tokio::spawn(async move {
@@ -141,7 +158,10 @@ pub async fn serve(
         witness,
         assumed,
     };
-    let server = services(ingest, Query { known }, forecast, advise)
+    let builder = builder(config.connection_age_max)
+        .layer(guarded.rules)
+        .layer(guarded.turnstile);
+    let server = services(builder, ingest, (Query { known }, forecast, advise))
         .await?
         .serve_with_incoming_shutdown(ReceiverStream::new(lines), async move {
             stopping.wait_for(|told| *told).await.ok();
@@ -150,6 +170,7 @@ pub async fn serve(
     upkeep.abort();
     scrapes.abort();
     warning.abort();
+    watching.abort();
     if let Some(following) = following {
         following.abort();
     }
@@ -160,13 +181,51 @@ pub async fn serve(
     Ok(())
 }
 
-/// Puts the services behind the table of who may call what.
+/// The parts of the guard.
+struct Guarded {
+    door: Door,
+    rules: Rules,
+    turnstile: Turnstile,
+    ceiling: Arc<Ceiling>,
+}
+
+fn guarded(
+    config: &Config,
+    tls: Option<Arc<Current>>,
+    known: &Known,
+) -> Result<Guarded, ServeError> {
+    let ceiling = Arc::new(Ceiling::new(config.memory_max()?));
+    ceiling.look();
+    let (met, clock) = (Arc::clone(&known.met), Arc::clone(&known.clock));
+    let turnstile = Turnstile::new(Arc::clone(&ceiling), Arc::clone(&met), Arc::clone(&clock));
+    Ok(Guarded {
+        door: Door::new(tls, Arc::clone(&met), Arc::clone(&clock)),
+        rules: Rules { met, clock },
+        turnstile: turnstile.map_err(ServeError::Threads)?,
+        ceiling,
+    })
+}
+
+/// Sets what one connection may do, and how long it may live.
+fn builder(age_max: Duration) -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .max_concurrent_streams(Some(STREAMS_MAX))
+        .http2_max_header_list_size(Some(HEADERS_MAX))
+        // Streams of samples end by themselves a little before, each at its own time.
+        .max_connection_age(age_max.mul_f64(1.1))
+        .max_connection_age_grace(AGE_GRACE)
+}
+
+type Guards = Stack<Turnstile, Stack<Rules, Identity>>;
+
+/// Puts the services behind the table of who may call what, and questions behind the turnstile.
 async fn services(
+    mut builder: Server<Guards>,
     ingest: Ingest,
-    query: Query,
-    forecast: Forecast,
-    advise: Advise,
-) -> Result<Router<Stack<Rules, Identity>>, ServeError> {
+    (query, forecast, advise): (Query, Forecast, Advise),
+) -> Result<Router<Guards>, ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     tell_healthy(&health).await;
     let reflection = || {
@@ -174,19 +233,17 @@ async fn services(
             .register_encoded_file_descriptor_set(plimsoll_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    Ok(Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .max_concurrent_streams(Some(STREAMS_MAX))
-        .http2_max_header_list_size(Some(HEADERS_MAX))
-        .layer(Rules)
+    let query = QueryServiceServer::new(query).max_encoding_message_size(ANSWER_BYTES_MAX);
+    let advise = PlannerServiceServer::new(advise).max_encoding_message_size(ANSWER_BYTES_MAX);
+    let forecast = EstimateServiceServer::new(forecast).max_encoding_message_size(ANSWER_BYTES_MAX);
+    Ok(builder
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .add_service(IngestServiceServer::new(ingest))
-        .add_service(QueryServiceServer::new(query))
-        .add_service(PlannerServiceServer::new(advise))
-        .add_service(EstimateServiceServer::new(forecast)))
+        .add_service(IngestServiceServer::new(ingest).max_decoding_message_size(FRAME_BYTES_MAX))
+        .add_service(query)
+        .add_service(advise)
+        .add_service(forecast))
 }
 
 /// Binds the address; returns also which one it became where the port was the system's choice.

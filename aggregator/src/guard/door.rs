@@ -3,16 +3,14 @@
 //! tonic's own loop never closes a connection that says nothing; here each has [`SPEAK_WITHIN`] for
 //! the handshake and the HTTP/2 preface, before tonic sees it.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plimsoll_model::NodeId;
+use plimsoll_model::{Clock, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -20,6 +18,8 @@ use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::Connected;
 
 use super::caller::{self, Caller};
+use super::limits::{Limit, Met};
+use super::places::{Places, Seat};
 use super::tls::Current;
 
 /// Time for the TLS handshake and the HTTP/2 preface together.
@@ -34,53 +34,6 @@ pub const OF_NODE_MAX: usize = 2;
 const QUEUE: usize = 64;
 /// What every HTTP/2 client says first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// How often a thing is held at once, with a limit; what was taken goes back when dropped.
-#[derive(Debug)]
-struct Places<K: Hash + Eq + Clone> {
-    taken: Arc<Mutex<HashMap<K, usize>>>,
-    max: usize,
-}
-
-impl<K: Hash + Eq + Clone> Places<K> {
-    fn new(max: usize) -> Self {
-        Self {
-            taken: Arc::default(),
-            max,
-        }
-    }
-
-    fn take(&self, key: K) -> Option<Seat<K>> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = taken.entry(key.clone()).or_insert(0);
-        if *count >= self.max {
-            return None;
-        }
-        *count += 1;
-        Some(Seat {
-            taken: Arc::clone(&self.taken),
-            key,
-        })
-    }
-}
-
-#[derive(Debug)]
-struct Seat<K: Hash + Eq + Clone> {
-    taken: Arc<Mutex<HashMap<K, usize>>>,
-    key: K,
-}
-
-impl<K: Hash + Eq + Clone> Drop for Seat<K> {
-    fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.key) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                taken.remove(&self.key);
-            }
-        }
-    }
-}
 
 /// Why a connection was not let in.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +52,16 @@ enum Turned {
     Tongue,
 }
 
+impl Turned {
+    fn limit(&self) -> Limit {
+        match self {
+            Self::Silent => Limit::Handshake,
+            Self::TooMany(_) => Limit::OfNode,
+            Self::Handshake(_) | Self::Nameless(_) | Self::Bare | Self::Tongue => Limit::Unknown,
+        }
+    }
+}
+
 /// The door.
 #[derive(Debug)]
 pub struct Door {
@@ -106,13 +69,17 @@ pub struct Door {
     all: Places<()>,
     strangers: Places<IpAddr>,
     nodes: Places<NodeId>,
+    met: Arc<Met>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Door {
     /// Makes a door; without certificates all who come in are [`Caller::Local`].
-    pub fn new(tls: Option<Arc<Current>>) -> Self {
+    pub fn new(tls: Option<Arc<Current>>, met: Arc<Met>, clock: Arc<dyn Clock>) -> Self {
         Self {
             tls,
+            met,
+            clock,
             all: Places::new(CONNECTIONS_MAX),
             strangers: Places::new(STRANGERS_MAX),
             nodes: Places::new(OF_NODE_MAX),
@@ -124,6 +91,12 @@ impl Door {
         let (lines, taken) = mpsc::channel(QUEUE);
         tokio::spawn(accept(Arc::new(self), listener, lines));
         taken
+    }
+
+    fn turn_away(&self, limit: Limit, peer: SocketAddr) {
+        if self.met.note(limit, &*self.clock) {
+            tracing::info!(peer = %peer, limit = limit.word(), "too many connections; this one is closed");
+        }
     }
 
     async fn greet(
@@ -179,9 +152,12 @@ async fn accept(door: Arc<Door>, listener: TcpListener, lines: mpsc::Sender<io::
             },
             () = lines.closed() => return,
         };
-        let (Some(all), Some(stranger)) = (door.all.take(()), door.strangers.take(peer.ip()))
-        else {
-            tracing::debug!(peer = %peer, "too many connections; this one is closed");
+        let Some(all) = door.all.take(()) else {
+            door.turn_away(Limit::Connections, peer);
+            continue;
+        };
+        let Some(stranger) = door.strangers.take(peer.ip()) else {
+            door.turn_away(Limit::Strangers, peer);
             continue;
         };
         tokio::spawn(let_in(
@@ -203,7 +179,11 @@ async fn let_in(
     match greeted.unwrap_or(Err(Turned::Silent)) {
         // Refused only when the aggregator ends.
         Ok(line) => drop(lines.send(Ok(line)).await),
-        Err(reason) => tracing::info!(peer = %peer, reason = %reason, "connection refused"),
+        Err(reason) => {
+            if door.met.note(reason.limit(), &*door.clock) {
+                tracing::info!(peer = %peer, reason = %reason, "connection refused");
+            }
+        }
     }
 }
 
@@ -309,15 +289,72 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scene::Scene;
 
-    #[test]
-    fn places_run_out_and_come_back() {
-        let places = Places::new(2);
-        let first = places.take("a").unwrap();
-        let _second = places.take("a").unwrap();
-        assert!(places.take("a").is_none());
-        assert!(places.take("b").is_some());
-        drop(first);
-        assert!(places.take("a").is_some());
+    async fn open() -> (SocketAddr, mpsc::Receiver<io::Result<Line>>, Arc<Met>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let met = Arc::new(Met::default());
+        let door = Door::new(None, Arc::clone(&met), Scene::new().known.clock);
+        (address, door.open(listener), met)
+    }
+
+    async fn greeted(address: SocketAddr) -> TcpStream {
+        use tokio::io::AsyncWriteExt as _;
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(PREFACE).await.unwrap();
+        tcp
+    }
+
+    async fn is_closed(tcp: &mut TcpStream) -> bool {
+        let mut byte = [0];
+        matches!(tcp.read(&mut byte).await, Ok(0) | Err(_))
+    }
+
+    #[tokio::test]
+    async fn one_stranger_more_than_may_come_from_an_address_is_closed_and_counted() {
+        let (address, mut lines, met) = open().await;
+        let mut silent = Vec::new();
+        for _ in 1..STRANGERS_MAX {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        // The last place: it is let in, and frees the place by saying who it is.
+        let _last = greeted(address).await;
+        assert!(lines.recv().await.unwrap().is_ok());
+        silent.push(TcpStream::connect(address).await.unwrap());
+        let mut beyond = TcpStream::connect(address).await.unwrap();
+        assert!(is_closed(&mut beyond).await);
+        assert_eq!(met.count(Limit::Strangers), 1);
+    }
+
+    #[tokio::test]
+    async fn one_connection_more_than_may_be_open_is_closed_and_counted() {
+        let (address, mut lines, met) = open().await;
+        let mut kept = Vec::new();
+        for number in 0..CONNECTIONS_MAX {
+            kept.push((greeted(address).await, lines.recv().await.unwrap().unwrap()));
+            assert_eq!(met.count(Limit::Connections), 0, "at {number}");
+        }
+        let mut beyond = TcpStream::connect(address).await.unwrap();
+        assert!(is_closed(&mut beyond).await);
+        assert_eq!(met.count(Limit::Connections), 1);
+        kept.pop();
+        let _again = greeted(address).await;
+        assert!(
+            lines.recv().await.unwrap().is_ok(),
+            "its place is free again"
+        );
+    }
+
+    #[tokio::test]
+    async fn who_speaks_no_http_2_is_closed_and_counted() {
+        use tokio::io::AsyncWriteExt as _;
+        let (address, _lines, met) = open().await;
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(is_closed(&mut tcp).await);
+        assert_eq!(met.count(Limit::Unknown), 1);
     }
 }

@@ -1,13 +1,16 @@
 //! Which role may make which call. One table; a call that is not in it is refused.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use plimsoll_model::Clock;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::caller::{Caller, Role};
+use super::limits::{Limit, Met};
 use crate::page::status;
 
 /// Who may make a call.
@@ -89,14 +92,20 @@ pub fn allowed(caller: &Caller, path: &str) -> bool {
 }
 
 /// Puts the table before all services.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Rules;
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Counts what was refused.
+    pub met: Arc<Met>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
 
 impl<S> Layer<S> for Rules {
     type Service = Ruled<S>;
 
     fn layer(&self, inner: S) -> Ruled<S> {
-        Ruled { inner }
+        let rules = self.clone();
+        Ruled { inner, rules }
     }
 }
 
@@ -104,6 +113,7 @@ impl<S> Layer<S> for Rules {
 #[derive(Debug, Clone)]
 pub struct Ruled<S> {
     inner: S,
+    rules: Rules,
 }
 
 impl<S> Service<Request<Body>> for Ruled<S>
@@ -129,7 +139,9 @@ where
                 return futures_util::future::Either::Left(self.inner.call(request));
             }
             Some(caller) => {
-                tracing::info!(caller = %caller, path, "call refused");
+                if self.rules.met.note(Limit::Role, &*self.rules.clock) {
+                    tracing::info!(caller = %caller, path, "call refused");
+                }
                 not_allowed(caller, path)
             }
         };

@@ -7,6 +7,7 @@ use plimsoll_model::{DeviceId, DomainId, Kind, Metric, NodeId, PolledFacts, Read
 use plimsoll_store::SeriesFilter;
 
 use super::names::{escape, name};
+use crate::guard::limits::Limit;
 use crate::known::{DomainRow, Known};
 
 /// What is written under one name.
@@ -50,6 +51,7 @@ pub(super) fn render(known: &Known) -> String {
     let mut page = Page::default();
     let mut hosts: HashMap<NodeId, String> = HashMap::new();
     let mut names = Names::default();
+    limits(&mut page, known);
     for seen in known.store.nodes() {
         hosts.insert(seen.node, known.hostname(seen.node));
         let fresh = known.is_fresh(seen.last, now);
@@ -97,6 +99,15 @@ pub(super) fn render(known: &Known) -> String {
         watchers(&mut page, &reading, &host);
     }
     page.text()
+}
+
+fn limits(page: &mut Page, known: &Known) {
+    let met = "plimsoll_limit_met_total";
+    let help = "How often something was refused or ended at a limit.";
+    for limit in Limit::ALL {
+        let labels = format!("limit=\"{}\"", limit.word());
+        page.add((met, true, help), &labels, known.met.count(limit) as f64);
+    }
 }
 
 /// What people call things.

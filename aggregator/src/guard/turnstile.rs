@@ -1,0 +1,305 @@
+//! Questions pass one by one: so many at once, so many of one caller, so long each; none where memory is
+//! scarce. They run on threads of their own. Samples do not pass here: whatever is asked, they come in.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use plimsoll_model::Clock;
+use tokio::runtime::Runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+use tower::{Layer, Service};
+
+use super::caller::Caller;
+use super::limits::{Limit, Met};
+use super::memory::{Ceiling, Scarcity};
+use super::places::{Places, Seat};
+use crate::page::status;
+
+/// Questions under way at once, for each processor.
+const QUESTIONS_OF_PROCESSOR: usize = 2;
+/// How long a question waits for its place.
+const PLACE_WITHIN: Duration = Duration::from_secs(1);
+/// How long a question may take, its message included.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Questions of one caller that wait or are under way.
+pub const OF_CALLER_MAX: usize = 32;
+/// The services whose calls are questions.
+const QUESTIONS: [&str; 3] = [
+    "/plimsoll.v1.QueryService/",
+    "/plimsoll.v1.PlannerService/",
+    "/plimsoll.v1.EstimateService/",
+];
+
+/// What the turnstile is made of.
+#[derive(Debug)]
+struct Gate {
+    places: Arc<Semaphore>,
+    callers: Places<String>,
+    ceiling: Arc<Ceiling>,
+    met: Arc<Met>,
+    clock: Arc<dyn Clock>,
+    // Ended without a wait; taken only when the gate goes.
+    threads: Option<Runtime>,
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
+    }
+}
+
+/// Puts the turnstile before all services.
+#[derive(Debug, Clone)]
+pub struct Turnstile(Arc<Gate>);
+
+impl Turnstile {
+    /// Makes it, with threads for questions.
+    ///
+    /// # Errors
+    /// If the threads cannot be started.
+    pub fn new(
+        ceiling: Arc<Ceiling>,
+        met: Arc<Met>,
+        clock: Arc<dyn Clock>,
+    ) -> std::io::Result<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(processors)
+            .thread_name("questions")
+            .enable_all()
+            .build()?;
+        Ok(Self(Arc::new(Gate {
+            places: Arc::new(Semaphore::new(processors * QUESTIONS_OF_PROCESSOR)),
+            callers: Places::new(OF_CALLER_MAX),
+            ceiling,
+            met,
+            clock,
+            threads: Some(threads),
+        })))
+    }
+}
+
+impl Gate {
+    /// Waits for a place; says why there is none.
+    async fn admit(
+        &self,
+        caller: Option<String>,
+    ) -> Result<(OwnedSemaphorePermit, Option<Seat<String>>), Status> {
+        if self.ceiling.scarcity() >= Scarcity::Questions {
+            return Err(self.busy(Limit::QuestionMemory, "memory is scarce"));
+        }
+        let seat = match caller {
+            None => None,
+            Some(name) => {
+                let seat = self.callers.take(name);
+                let full = || self.busy(Limit::OfCaller, "this caller has enough questions open");
+                Some(seat.ok_or_else(full)?)
+            }
+        };
+        let place = Arc::clone(&self.places).acquire_owned();
+        match tokio::time::timeout(PLACE_WITHIN, place).await {
+            Ok(Ok(place)) => Ok((place, seat)),
+            Ok(Err(_)) | Err(_) => {
+                Err(self.busy(Limit::Questions, "too many questions are under way"))
+            }
+        }
+    }
+
+    fn busy(&self, limit: Limit, why: &str) -> Status {
+        if self.met.note(limit, &*self.clock) {
+            tracing::warn!(limit = limit.word(), "question refused");
+        }
+        let details = ErrorDetails::with_retry_info(Some(PLACE_WITHIN));
+        let text = format!("{}: {why}; ask again later", limit.word());
+        Status::with_error_details(Code::ResourceExhausted, text, details)
+    }
+
+    async fn ask<F>(self: Arc<Self>, caller: Option<String>, question: F) -> Answer<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let held = match self.admit(caller).await {
+            Ok(held) => held,
+            Err(status) => return Err(status),
+        };
+        let Some(threads) = &self.threads else {
+            return Err(Status::unavailable("the aggregator is ending"));
+        };
+        // It ends with the caller's patience: dropping the set aborts what is in it.
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn_on(
+            async move {
+                let answer = question.await;
+                drop(held);
+                answer
+            },
+            threads.handle(),
+        );
+        match tokio::time::timeout(ANSWER_WITHIN, running.join_next()).await {
+            Ok(Some(Ok(answer))) => Ok(answer),
+            Ok(_) => Err(Status::internal("the question was cut off")),
+            Err(_) => {
+                if self.met.note(Limit::QuestionTime, &*self.clock) {
+                    tracing::warn!("a question took too long");
+                }
+                let text = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+                Err(status(Code::DeadlineExceeded, "TOO_SLOW", text))
+            }
+        }
+    }
+}
+
+type Answer<T> = Result<T, Status>;
+
+impl<S> Layer<S> for Turnstile {
+    type Service = Turned<S>;
+
+    fn layer(&self, inner: S) -> Turned<S> {
+        Turned {
+            inner,
+            gate: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// A service behind the turnstile.
+#[derive(Debug, Clone)]
+pub struct Turned<S> {
+    inner: S,
+    gate: Arc<Gate>,
+}
+
+impl<S> Service<Request<Body>> for Turned<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        if !QUESTIONS.iter().any(|service| path.starts_with(service)) {
+            return Box::pin(self.inner.call(request));
+        }
+        let caller = match request.extensions().get::<Caller>() {
+            Some(Caller::Certified { name, .. }) => Some(name.clone()),
+            Some(Caller::Local) | None => None,
+        };
+        let gate = Arc::clone(&self.gate);
+        let question = self.inner.call(request);
+        Box::pin(async move {
+            match gate.ask(caller, question).await {
+                Ok(answer) => answer,
+                Err(status) => Ok(status.into_http()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_model::ByteSize;
+
+    use super::*;
+    use crate::scene::Scene;
+
+    fn turnstile(memory: u64) -> (Turnstile, Arc<Met>) {
+        let ceiling = Arc::new(Ceiling::new(Some(ByteSize::from_bytes(memory))));
+        ceiling.look();
+        let met = Arc::new(Met::default());
+        let clock = Scene::new().known.clock;
+        (
+            Turnstile::new(ceiling, Arc::clone(&met), clock).unwrap(),
+            met,
+        )
+    }
+
+    fn places() -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from) * QUESTIONS_OF_PROCESSOR
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_place_is_given_and_the_next_question_waits_a_second_and_is_refused() {
+        let (turnstile, met) = turnstile(u64::MAX);
+        let gate = turnstile.0;
+        let mut held = Vec::new();
+        for _ in 1..places() {
+            held.push(gate.admit(None).await.unwrap());
+        }
+        assert_eq!(gate.places.available_permits(), 1, "one less is not all");
+        held.push(gate.admit(None).await.unwrap());
+        let began = tokio::time::Instant::now();
+        let refused = gate.admit(None).await.unwrap_err();
+        assert_eq!(began.elapsed(), PLACE_WITHIN);
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.get_details_retry_info().is_some());
+        assert_eq!(met.count(Limit::Questions), 1);
+        held.pop();
+        assert!(gate.admit(None).await.is_ok(), "its place is free again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_caller_cannot_have_all_places() {
+        let (turnstile, met) = turnstile(u64::MAX);
+        let gate = turnstile.0;
+        let seats = || gate.callers.take("greedy".to_owned());
+        let mut held: Vec<_> = (0..OF_CALLER_MAX - 1).map(|_| seats()).collect();
+        let last = gate.admit(Some("greedy".to_owned())).await;
+        assert!(last.is_ok(), "the last one is let through");
+        let refused = gate.admit(Some("greedy".to_owned())).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert_eq!(met.count(Limit::OfCaller), 1);
+        assert!(gate.admit(Some("modest".to_owned())).await.is_ok());
+        held.clear();
+        assert!(gate.admit(Some("greedy".to_owned())).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_ends_after_its_time_and_gives_its_place_back() {
+        let (turnstile, met) = turnstile(u64::MAX);
+        let gate = turnstile.0;
+        let began = tokio::time::Instant::now();
+        let never = Arc::clone(&gate).ask(None, std::future::pending::<()>());
+        let refused = never.await.unwrap_err();
+        assert_eq!(refused.code(), Code::DeadlineExceeded);
+        assert_eq!(began.elapsed(), ANSWER_WITHIN);
+        assert_eq!(met.count(Limit::QuestionTime), 1);
+        let all = u32::try_from(places()).unwrap();
+        drop(gate.places.acquire_many(all).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_question_is_answered_on_a_thread_of_its_own() {
+        let (turnstile, met) = turnstile(u64::MAX);
+        let here = std::thread::current().id();
+        let question = async { std::thread::current().id() };
+        let there = turnstile.0.ask(Some("a".to_owned()), question).await;
+        assert_ne!(there.unwrap(), here);
+        assert!(Limit::ALL.iter().all(|limit| met.count(*limit) == 0));
+    }
+
+    #[tokio::test]
+    async fn where_memory_is_scarce_nothing_is_answered_and_that_is_counted() {
+        let (turnstile, met) = turnstile(1);
+        let refused = turnstile.0.admit(None).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert_eq!(met.count(Limit::QuestionMemory), 1);
+    }
+}
