@@ -47,7 +47,7 @@ impl Look {
 }
 
 /// Collects readings of one subject; what could not be read is simply not pushed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Values(Vec<(Metric, Part, u64)>);
 
 impl Values {

@@ -27,6 +27,8 @@ const LOOKS_MAX: usize = 64;
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Time between two tellings of facts that have not changed.
 const FACTS_EVERY: Duration = Duration::from_secs(3_600);
+/// They change seldom, and to read them costs more than all readings together.
+const LOOK_FOR_FACTS_EVERY: Duration = Duration::from_secs(30);
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -168,17 +170,26 @@ impl HostWatch {
         let mut host = Host::new(Path::new("/"), self.node, Arc::clone(&self.clock));
         let mut told: Option<(NodeFacts, Monotonic)> = None;
         let slow = SlowPaths::default();
+        let (mut seen, mut facts_due) = (NodeFacts::default(), None);
         loop {
             ticks.tick().await;
             let config = Arc::clone(&self.config);
+            let now = self.clock.monotonic();
+            let is_due = facts_due.is_none_or(|due| due <= now);
             let read = tokio::task::spawn_blocking(move || {
                 let sweeps = host.read();
-                (host, sweeps, host::facts::read(Path::new("/"), &config))
+                let facts = is_due.then(|| host::facts::read(Path::new("/"), &config));
+                (host, sweeps, facts)
             });
-            let Ok((back, mut sweeps, mut facts)) = read.await else {
+            let Ok((back, mut sweeps, facts)) = read.await else {
                 return;
             };
             host = back;
+            if let Some(facts) = facts {
+                seen = facts;
+                facts_due = Some(now.plus(LOOK_FOR_FACTS_EVERY));
+            }
+            let mut facts = seen.clone();
             let clock = (self.node, &*self.clock);
             sweeps.extend(mounts::read_shared(Path::new("/"), clock, &slow).await);
             if let Some(directory) = &self.config.promises.disk_directory {

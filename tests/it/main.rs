@@ -7,6 +7,7 @@
     reason = "a story ends where its parts are not what they must be"
 )]
 
+mod cost;
 mod devices;
 mod eyes;
 mod forecast;

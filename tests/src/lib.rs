@@ -5,7 +5,7 @@
 //! known pattern. The programs under test are started as processes, by path.
 //!
 //! [`synthetic`] is an agent without a host, for questions about the aggregator alone; [`peers`] holds its
-//! store against other engines.
+//! store against other engines, [`cost`] the agent against other collectors.
 //!
 //! Not here: any code of the programs under test; of theirs only the wire is known. The stage asks
 //! libvirt through `virsh` alone, so that it can judge the project's own client.
@@ -15,6 +15,7 @@ pub const TOTAL_ERROR_MAX: f64 = 0.25;
 
 pub mod accuracy;
 pub mod cloud;
+pub mod cost;
 pub mod guest;
 pub mod peers;
 pub mod snmpd;

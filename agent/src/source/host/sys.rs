@@ -1,5 +1,7 @@
 //! Entries of /sys and file systems: lists that change seldom, numbers that change often.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use plimsoll_model::{Bandwidth, ByteSize, Metric};
@@ -7,6 +9,11 @@ use plimsoll_model::{Bandwidth, ByteSize, Metric};
 use super::mounts;
 use super::parse::kib;
 use crate::look::Values;
+
+/// Room for most texts.
+const TEXT_BYTES: usize = 4 << 10;
+/// A number of 64 bits, its sign, and the end of the line.
+const NUMBER_BYTES: usize = 24;
 
 /// Most entries of one kind.
 const ENTRIES_MAX: usize = 512;
@@ -50,16 +57,20 @@ pub(super) struct Entries {
     mounts: Vec<String>,
 }
 
-/// Reads a small text; absent if there is none.
+/// Reads a small text; absent if there is none. The kernel does not tell the size of what it makes up, so
+/// there is room from the start.
 pub(super) fn text(path: &Path) -> Option<String> {
-    std::fs::read_to_string(path)
-        .ok()
-        .map(|text| text.trim().to_owned())
+    let mut text = String::with_capacity(TEXT_BYTES);
+    File::open(path).ok()?.read_to_string(&mut text).ok()?;
+    Some(text.trim().to_owned())
 }
 
-/// Reads a number that is not negative; drivers say -1 for what they do not know.
+/// Reads a number that is not negative, in one go; drivers say -1 for what they do not know.
 pub(super) fn number(path: &Path) -> Option<u64> {
-    text(path)?.parse().ok()
+    let mut bytes = [0; NUMBER_BYTES];
+    let length = File::open(path).ok()?.read(&mut bytes).ok()?;
+    let text = std::str::from_utf8(bytes.get(..length)?).ok()?;
+    text.trim().parse().ok()
 }
 
 /// Lists the names in a directory.

@@ -4,14 +4,28 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use plimsoll_libvirt::DomainRef;
-use plimsoll_model::{DomainFacts, DomainId, Incarnation, Monotonic, NodeId, Subject};
+use plimsoll_model::{ByteSize, DomainFacts, DomainId, Incarnation, Monotonic, NodeId, Subject};
 
 use super::migration::Migration;
 use super::table::Shape;
 use super::xml::Throttle;
+use crate::look::Values;
 
 const QUARANTINE_MIN: Duration = Duration::from_secs(60);
 const QUARANTINE_MAX: Duration = Duration::from_secs(600);
+/// How long what the memory was seen to be is told again while its resident size stays.
+const SAME_MAX: Duration = Duration::from_secs(600);
+
+/// How far QEMU's own memory wavers.
+const SLACK_BYTES: u64 = 1 << 20;
+
+/// What a look through the memory found, and how much of it was resident then.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) values: Values,
+    pub(super) resident_bytes: Option<u64>,
+    pub(super) at: Monotonic,
+}
 
 /// A domain.
 #[derive(Debug)]
@@ -40,6 +54,10 @@ pub(super) struct Known {
     pub(super) dirty: super::dirty::Plan,
     /// When its memory is next looked through; at once if it never was.
     pub(super) touched_due: Option<Monotonic>,
+    /// What that found last.
+    pub(super) seen: Option<Seen>,
+    /// Its resident size when it last told its statistics.
+    pub(super) resident_bytes: Option<u64>,
     /// When its process is next looked at; at once if it never was.
     pub(super) survey_due: Option<Monotonic>,
 }
@@ -70,6 +88,8 @@ impl Known {
             migration: None,
             dirty: super::dirty::Plan::default(),
             touched_due: None,
+            seen: None,
+            resident_bytes: None,
             survey_due: None,
         }
     }
@@ -102,6 +122,23 @@ impl Known {
 
     pub(super) fn is_quarantined(&self, now: Monotonic) -> bool {
         self.quarantined_until.is_some_and(|until| now < until)
+    }
+
+    /// Asks again a domain that timed out for the first time, for it was the daemon that was slow: it has
+    /// answered all that was given up.
+    pub(super) fn give_second_chance(&mut self) {
+        if self.penalty == QUARANTINE_MIN * 2 {
+            self.quarantined_until = None;
+        }
+    }
+
+    /// What the last look through its memory found, if that must still be so: a guest that is given pages
+    /// grows, and the look costs as much as all else.
+    pub(super) fn still_seen(&self, memory: ByteSize, now: Monotonic) -> Option<Values> {
+        let seen = self.seen.as_ref()?;
+        let moved = self.resident_bytes?.abs_diff(seen.resident_bytes?);
+        let is_same = moved <= SLACK_BYTES.max(memory.bytes() / 512);
+        (is_same && now.since(seen.at) < SAME_MAX).then(|| seen.values.clone())
     }
 
     pub(super) fn answered(&mut self) {
@@ -189,5 +226,40 @@ mod tests {
         known.answered();
         known.quarantine(at(200));
         assert!(!known.is_quarantined(at(260)));
+    }
+
+    #[test]
+    fn only_the_first_time_out_is_forgiven_when_nothing_hangs_any_more() {
+        let mut known = known();
+        let at = |seconds| Monotonic::from_duration(Duration::from_secs(seconds));
+        known.quarantine(at(0));
+        known.give_second_chance();
+        assert!(!known.is_quarantined(at(1)));
+        known.quarantine(at(5));
+        known.give_second_chance();
+        assert!(known.is_quarantined(at(100)), "it hangs by itself");
+    }
+
+    #[test]
+    fn memory_is_taken_for_the_same_while_its_resident_size_stays_and_not_for_ever() {
+        let mut known = known();
+        let at = |seconds| Monotonic::from_duration(Duration::from_secs(seconds));
+        let memory = ByteSize::from_mib(1 << 10);
+        let mut values = Values::default();
+        values.whole(plimsoll_model::Metric::VmMemTouched, 7);
+        known.resident_bytes = Some(100 << 20);
+        assert!(known.still_seen(memory, at(0)).is_none());
+        known.seen = Some(Seen {
+            values,
+            resident_bytes: Some(100 << 20),
+            at: at(0),
+        });
+        known.resident_bytes = Some(101 << 20);
+        assert!(known.still_seen(memory, at(599)).is_some());
+        assert!(known.still_seen(memory, at(600)).is_none());
+        known.resident_bytes = Some(103 << 20);
+        assert!(known.still_seen(memory, at(10)).is_none(), "it grew");
+        known.resident_bytes = None;
+        assert!(known.still_seen(memory, at(10)).is_none(), "not known");
     }
 }

@@ -38,6 +38,8 @@ pub(super) enum Done {
     Measured(DomainId, dirty::Order, dirty::Outcome),
     /// What /proc tells of a domain's process.
     Process(DomainId, Window, Values),
+    /// What /proc tells of a domain's memory, and its resident size when that was asked.
+    LookedThrough(DomainId, Window, Values, Option<u64>),
     Host(Box<Hypervisor>, Option<NodeInfo>),
     /// What libvirt started QEMU for.
     Probed(Box<Hypervisor>),
@@ -217,7 +219,8 @@ impl<'a> Session<'a> {
         let dear = self.rounds.is_multiple_of(self.guests.libvirt.dear_every);
         self.rounds = self.rounds.wrapping_add(1);
         let now = self.guests.clock.monotonic();
-        let hung = self.connection.abandoned_calls() >= HUNG_MAX;
+        let abandoned = self.connection.abandoned_calls();
+        let hung = abandoned >= HUNG_MAX;
         let ids: Vec<DomainId> = self.domains.keys().copied().collect();
         for id in ids {
             let Some(known) = self.domains.get_mut(&id) else {
@@ -225,6 +228,9 @@ impl<'a> Session<'a> {
             };
             if known.busy {
                 continue;
+            }
+            if abandoned == 0 {
+                known.give_second_chance();
             }
             if hung || known.is_quarantined(now) {
                 self.fall_back(id);

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_libvirt::{CallError, DomainRef, TypedParams, job::JobStats, state};
-use plimsoll_model::{DomainFacts, DomainId, EventKind, Metric, MigrationRole, Window};
+use plimsoll_model::{ByteSize, DomainFacts, DomainId, EventKind, Metric, MigrationRole, Window};
 
 use super::{Done, Session};
 use crate::look::Values;
 use crate::measure::MeasureError;
+use crate::source::libvirt::known::Seen;
 use crate::source::libvirt::{dirty, migration, process, table, touched, xml};
 
 /// A handful of files for each virtual processor.
@@ -33,6 +34,16 @@ impl Session<'_> {
                 self.begin_measurements();
             }
             Done::Process(id, window, values) => self.told_by_process(id, window, values),
+            Done::LookedThrough(id, window, values, resident_bytes) => {
+                if let Some(known) = self.domains.get_mut(&id) {
+                    known.seen = Some(Seen {
+                        values: values.clone(),
+                        resident_bytes,
+                        at: self.guests.clock.monotonic(),
+                    });
+                }
+                self.told_by_process(id, window, values);
+            }
             Done::Host(told, host) => {
                 self.host = host;
                 self.guests.hypervisor.send_modify(|known| {
@@ -138,6 +149,9 @@ impl Session<'_> {
                     for (disk, metric, limit) in &known.throttles {
                         values.named(*metric, disk, *limit);
                     }
+                }
+                if let Some(kib) = params.u64("balloon.rss") {
+                    known.resident_bytes = Some(ByteSize::from_kib(kib).bytes());
                 }
                 if let Some(now) = params.i64("state.state") {
                     known.running = now == i64::from(state::RUNNING);
@@ -264,7 +278,8 @@ impl Session<'_> {
         self.survey();
     }
 
-    /// Reads how much of each guest's memory was ever touched, where that is due.
+    /// Tells how much of each guest's memory was ever touched, where that is due; reads it anew where its
+    /// resident size says that it may have changed.
     fn look_through_memory(&mut self) {
         let now = self.guests.clock.monotonic();
         for (id, known) in &mut self.domains {
@@ -276,14 +291,20 @@ impl Session<'_> {
             if known.migration.is_some() || known.touched_due.is_some_and(|due| due > now) {
                 continue;
             }
-            known.touched_due = Some(now.plus(every));
-            let (id, domain) = (*id, known.domain.clone());
+            known.touched_due = Some(now.plus(every.max(self.guests.config.interval)));
+            if let Some(values) = known.still_seen(memory, now) {
+                let at = self.guests.clock.now();
+                let sweep = values.sweep(known.subject(), Window::between(at, at));
+                self.look.sweeps.extend(sweep);
+                continue;
+            }
+            let (id, domain, resident) = (*id, known.domain.clone(), known.resident_bytes);
             let (clock, root) = (Arc::clone(&self.guests.clock), self.guests.root.clone());
             self.calls.spawn_blocking(move || {
                 let begin = clock.now();
                 let mut values = Values::default();
                 touched::read(&root, &domain, memory, &mut values);
-                Done::Process(id, Window::between(begin, clock.now()), values)
+                Done::LookedThrough(id, Window::between(begin, clock.now()), values, resident)
             });
         }
     }
