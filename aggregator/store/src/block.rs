@@ -225,6 +225,22 @@ pub(crate) fn unpack_columns(input: &mut &[u8]) -> Result<Columns, Malformed> {
     Ok(columns)
 }
 
+/// Returns what lies behind the columns, where they are these.
+fn behind<'a>(mut input: &'a [u8], columns: &[(Metric, Part)]) -> Option<&'a [u8]> {
+    if columns.is_empty() || u64::unpack(&mut input) != Ok(columns.len() as u64) {
+        return None;
+    }
+    for (metric, part) in columns {
+        let part = part.as_str().as_bytes();
+        let is_metric = u64::unpack(&mut input) == Ok(metric.code().into());
+        if !is_metric || u64::unpack(&mut input) != Ok(part.len() as u64) {
+            return None;
+        }
+        input = input.strip_prefix(part)?;
+    }
+    Some(input)
+}
+
 /// Takes what any number of columns are off the front.
 pub(crate) fn unpack_any_columns(input: &mut &[u8]) -> Result<Columns, Malformed> {
     let count = u64::unpack(input)?;
@@ -250,13 +266,29 @@ pub(crate) struct Block<'a> {
 
 impl<'a> Block<'a> {
     /// Reads everything but the numbers.
-    pub(crate) fn parse(mut input: &'a [u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(input: &'a [u8]) -> Result<Self, Malformed> {
+        Self::read(input, None)
+    }
+
+    /// Reads a block whose columns are most likely these: what is the same is not made again.
+    pub(crate) fn parse_as(input: &'a [u8], likely: &Columns) -> Result<Self, Malformed> {
+        Self::read(input, Some(likely))
+    }
+
+    fn read(mut input: &'a [u8], likely: Option<&Columns>) -> Result<Self, Malformed> {
         let malformed = |what| Err(Malformed { what });
         if u8::unpack(&mut input)? != TAG {
             return malformed("it is no block");
         }
         let place = Subject::unpack(&mut input)?.into();
-        let columns = unpack_columns(&mut input)?;
+        let behind = likely.and_then(|likely| Some((Arc::clone(likely), behind(input, likely)?)));
+        let columns = match behind {
+            Some((columns, rest)) => {
+                input = rest;
+                columns
+            }
+            None => unpack_columns(&mut input)?,
+        };
         let rows = usize::try_from(u64::unpack(&mut input)?).unwrap_or(usize::MAX);
         if rows == 0 || rows > ROWS_MAX || rows.saturating_mul(columns.len()) > VALUES_MAX {
             return malformed("a block has no possible number of rows");

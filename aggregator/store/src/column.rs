@@ -35,110 +35,224 @@ fn common_divisor(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
-/// Quotient and remainder; most steps fit 32 bits, whose division takes a third of the time.
-fn divided(step: u64, divisor: u64) -> (u64, u64) {
-    match (u32::try_from(step), u32::try_from(divisor)) {
-        (Ok(step), Ok(divisor)) => (u64::from(step / divisor), u64::from(step % divisor)),
-        _ => (step / divisor, step % divisor),
+/// Division without remainder: one multiplication instead of a division, which takes ten times as long.
+#[derive(Debug, Clone, Copy)]
+struct Exact {
+    /// Of the odd part of the divisor, modulo 2^64.
+    inverse: u64,
+    /// How often two is in the divisor.
+    shift: u32,
+    /// The largest quotient.
+    most: u64,
+}
+
+impl Exact {
+    /// Prepares for a divisor, which must not be 0.
+    fn by(divisor: u64) -> Self {
+        let shift = divisor.trailing_zeros();
+        let odd = divisor.checked_shr(shift).unwrap_or(1);
+        // Right in the lowest five bits; each turn doubles how many are.
+        let mut inverse = odd.wrapping_mul(3) ^ 2;
+        for _ in 0..4 {
+            inverse = inverse.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(inverse)));
+        }
+        Self {
+            inverse,
+            shift,
+            most: u64::MAX.checked_div(divisor).unwrap_or(0),
+        }
+    }
+
+    fn divides(self, number: u64) -> bool {
+        number.wrapping_mul(self.inverse).rotate_right(self.shift) <= self.most
+    }
+
+    /// Divides what the divisor divides.
+    fn quotient(self, number: i64) -> i64 {
+        let odd = (number >> self.shift).cast_unsigned();
+        odd.wrapping_mul(self.inverse).cast_signed()
     }
 }
 
-fn base_and_width(run: &[i64]) -> (i64, u32) {
-    let (mut low, mut high) = (i64::MAX, i64::MIN);
-    for value in run {
-        low = low.min(*value);
-        high = high.max(*value);
+/// Returns what all steps have in common; 0 where there is no step but 0.
+fn divisor_of(steps: &[i64]) -> u64 {
+    let mut divisor = 0;
+    let mut exact = Exact::by(1);
+    for step in steps.iter().filter(|step| **step != 0) {
+        let step = step.unsigned_abs();
+        if divisor == 0 || !exact.divides(step) {
+            divisor = common_divisor(step, divisor);
+            if divisor == 1 {
+                break;
+            }
+            exact = Exact::by(divisor);
+        }
     }
-    let span = high.wrapping_sub(low).cast_unsigned();
-    (low, 64 - span.leading_zeros())
+    divisor
 }
 
-fn cost(numbers: &[i64]) -> usize {
-    let of = |run: &[i64]| {
-        let (base, width) = base_and_width(run);
-        let base_bytes = (70 - (zigzag(base) | 1).leading_zeros()) / 7;
-        1 + base_bytes as usize + (run.len() * width as usize).div_ceil(8)
+/// The lowest and the highest of some numbers.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    low: i64,
+    high: i64,
+}
+
+impl Extent {
+    const NONE: Self = Self {
+        low: i64::MAX,
+        high: i64::MIN,
     };
-    numbers.chunks(RUN).map(of).sum()
+
+    fn of(run: &[i64]) -> Self {
+        run.iter().fold(Self::NONE, |all, number| all.with(*number))
+    }
+
+    fn with(self, number: i64) -> Self {
+        Self {
+            low: self.low.min(number),
+            high: self.high.max(number),
+        }
+    }
+
+    /// Bits of each number, counted from the lowest.
+    fn width(self) -> u32 {
+        64 - self
+            .high
+            .wrapping_sub(self.low)
+            .cast_unsigned()
+            .leading_zeros()
+    }
+
+    /// Bytes that so many numbers take.
+    fn cost(self, count: usize) -> usize {
+        let base_bytes = (70 - (zigzag(self.low) | 1).leading_zeros()) / 7;
+        1 + base_bytes as usize + (count * self.width() as usize).div_ceil(8)
+    }
+}
+
+/// Makes the numbers of a form out of steps, one after another.
+#[derive(Debug, Default)]
+struct Forms {
+    before: i64,
+    distance: i64,
+}
+
+impl Forms {
+    fn second(&mut self, step: i64) -> i64 {
+        step.wrapping_sub(std::mem::replace(&mut self.before, step))
+    }
+
+    fn distance(&mut self, step: i64) -> i64 {
+        self.distance = self.distance.wrapping_add(step);
+        self.distance
+    }
+}
+
+/// Returns the form that takes the fewest bytes.
+fn shortest(steps: &[i64]) -> u8 {
+    let mut forms = Forms::default();
+    let mut costs = [0; 3];
+    for run in steps.chunks(RUN) {
+        let mut extents = [Extent::NONE; 3];
+        for step in run {
+            let [plain, second, distance] = extents;
+            extents = [
+                plain.with(*step),
+                second.with(forms.second(*step)),
+                distance.with(forms.distance(*step)),
+            ];
+        }
+        for (cost, extent) in costs.iter_mut().zip(extents) {
+            *cost += extent.cost(run.len());
+        }
+    }
+    let [plain, second, distance] = costs;
+    if plain <= second.min(distance) {
+        STEPS
+    } else if second <= distance {
+        STEPS_OF_STEPS
+    } else {
+        DISTANCES
+    }
 }
 
 /// Appends a column; it must hold one value at least.
 pub(crate) fn encode(values: &[u64], out: &mut Vec<u8>) {
     let first = values.first().copied().unwrap_or_default();
+    let after = values.get(1..).unwrap_or_default();
     let mut steps: Vec<i64> = values
         .iter()
-        .zip(values.iter().skip(1))
+        .zip(after)
         .map(|(before, after)| after.wrapping_sub(*before).cast_signed())
         .collect();
-    let mut divisor = 0;
-    for step in steps.iter().filter(|step| **step != 0) {
-        if divisor == 1 {
-            break;
-        }
-        let step = step.unsigned_abs();
-        if divisor == 0 || divided(step, divisor).1 != 0 {
-            divisor = common_divisor(step, divisor);
-        }
-    }
+    let divisor = divisor_of(&steps);
     if divisor == 0 {
         out.push(CONSTANT);
         first.pack(out);
         return;
     }
-    let common = i64::try_from(divisor).unwrap_or(1);
-    if common > 1 {
-        for step in steps.iter_mut().filter(|step| **step != 0) {
-            let quotient = divided(step.unsigned_abs(), divisor).0.cast_signed();
-            *step = if *step < 0 { -quotient } else { quotient };
+    // What does not fit is a step from one end of the numbers to the other, and stays as it is.
+    let divisor = if divisor > i64::MAX.cast_unsigned() {
+        1
+    } else {
+        divisor
+    };
+    if divisor > 1 {
+        let exact = Exact::by(divisor);
+        for step in &mut steps {
+            *step = exact.quotient(*step);
         }
     }
-    let mut distance = 0_i64;
-    let distances: Vec<i64> = steps
-        .iter()
-        .map(|step| {
-            distance = distance.wrapping_add(*step);
-            distance
-        })
-        .collect();
-    let mut before = 0;
-    let seconds: Vec<i64> = steps
-        .iter()
-        .map(|step| step.wrapping_sub(std::mem::replace(&mut before, *step)))
-        .collect();
-    let forms = [
-        (STEPS, steps),
-        (STEPS_OF_STEPS, seconds),
-        (DISTANCES, distances),
-    ];
-    let shortest = forms.iter().min_by_key(|(_, numbers)| cost(numbers));
-    if let Some((form, numbers)) = shortest {
-        out.push(*form);
-        first.pack(out);
-        common.cast_unsigned().pack(out);
-        numbers.chunks(RUN).for_each(|run| pack_run(run, out));
+    let form = shortest(&steps);
+    let mut forms = Forms::default();
+    match form {
+        STEPS_OF_STEPS => steps
+            .iter_mut()
+            .for_each(|step| *step = forms.second(*step)),
+        DISTANCES => steps
+            .iter_mut()
+            .for_each(|step| *step = forms.distance(*step)),
+        _ => {}
     }
+    out.push(form);
+    first.pack(out);
+    divisor.pack(out);
+    steps.chunks(RUN).for_each(|run| pack_run(run, out));
 }
 
 fn pack_run(run: &[i64], out: &mut Vec<u8>) {
-    let (base, width) = base_and_width(run);
+    let extent = Extent::of(run);
+    let (base, width) = (extent.low, extent.width());
     out.push(u8::try_from(width).unwrap_or(64));
     zigzag(base).pack(out);
     if width == 0 {
         return;
     }
-    let (mut bits, mut count) = (0_u128, 0_u32);
-    for value in run {
-        bits |= u128::from(value.wrapping_sub(base).cast_unsigned()) << count;
+    let begin = out.len();
+    let length = (run.len() * width as usize).div_ceil(8);
+    // Written by whole words; what the last one has too much goes again.
+    out.resize(begin + length + 8, 0);
+    let (words, _) = out.get_mut(begin..).unwrap_or_default().as_chunks_mut();
+    let mut words = words.iter_mut();
+    let mut put = |word: u64| {
+        if let Some(place) = words.next() {
+            *place = word.to_le_bytes();
+        }
+    };
+    let (mut bits, mut count) = (0_u64, 0);
+    for number in run {
+        let number = number.wrapping_sub(base).cast_unsigned();
+        bits |= number << count;
         count += width;
-        while count >= 8 {
-            out.push(bits.to_le_bytes()[0]);
-            bits >>= 8;
-            count -= 8;
+        if count >= 64 {
+            put(bits);
+            count -= 64;
+            bits = number.checked_shr(width - count).unwrap_or(0);
         }
     }
-    if count > 0 {
-        out.push(bits.to_le_bytes()[0]);
-    }
+    put(bits);
+    out.truncate(begin + length);
 }
 
 /// Decodes a column of `rows` values, at least one; bytes left over make it malformed.
@@ -148,60 +262,91 @@ pub(crate) fn decode(mut input: &[u8], rows: usize) -> Result<Vec<u64>, Malforme
     if form == CONSTANT {
         return input.is_empty().then(|| vec![first; rows]).ok_or(WRONG);
     }
-    let divisor = u64::unpack(&mut input)?;
-    let mut numbers = Vec::with_capacity(rows);
-    numbers.push(0);
-    while numbers.len() < rows {
-        let count = RUN.min(rows - numbers.len());
-        unpack_run(&mut input, count, &mut numbers)?;
-    }
-    if !input.is_empty() || rows == 0 {
+    if !matches!(form, STEPS | STEPS_OF_STEPS | DISTANCES) || rows == 0 {
         return Err(WRONG);
     }
+    let divisor = u64::unpack(&mut input)?;
+    let mut values = Vec::with_capacity(rows);
+    values.push(first);
     let (mut value, mut step) = (first, 0_u64);
-    let restore = |number: u64| {
+    let mut room = Room::default();
+    while values.len() < rows {
+        let count = RUN.min(rows - values.len());
+        let numbers = room.unpack(&mut input, count)?.iter();
         match form {
-            STEPS => value = value.wrapping_add(number.wrapping_mul(divisor)),
-            STEPS_OF_STEPS => {
-                step = step.wrapping_add(number);
+            STEPS => values.extend(numbers.map(|number| {
+                value = value.wrapping_add(number.wrapping_mul(divisor));
+                value
+            })),
+            STEPS_OF_STEPS => values.extend(numbers.map(|number| {
+                step = step.wrapping_add(*number);
                 value = value.wrapping_add(step.wrapping_mul(divisor));
-            }
-            _ => value = first.wrapping_add(number.wrapping_mul(divisor)),
+                value
+            })),
+            _ => values
+                .extend(numbers.map(|number| first.wrapping_add(number.wrapping_mul(divisor)))),
         }
-        value
-    };
-    if matches!(form, STEPS | STEPS_OF_STEPS | DISTANCES) {
-        Ok(numbers.into_iter().map(restore).collect())
+    }
+    if input.is_empty() {
+        Ok(values)
     } else {
         Err(WRONG)
     }
 }
 
-fn unpack_run(input: &mut &[u8], count: usize, out: &mut Vec<u64>) -> Result<(), Malformed> {
-    let width = usize::from(u8::unpack(input)?);
-    if width > 64 {
-        return Err(WRONG);
+/// Where one run is unpacked.
+struct Room {
+    /// With room behind the last number, so that each is read with one load.
+    packed: [u8; RUN * 8 + 16],
+    numbers: [u64; RUN],
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            packed: [0; RUN * 8 + 16],
+            numbers: [0; RUN],
+        }
     }
-    let base = unzigzag(u64::unpack(input)?).cast_unsigned();
-    let length = (count * width).div_ceil(8);
-    let (packed, rest) = input.split_at_checked(length).ok_or(CUT)?;
-    *input = rest;
-    // Room behind the last number, so that each is read with one load of 16 bytes.
-    let mut room = [0_u8; RUN * 8 + 16];
-    room.get_mut(..length).ok_or(CUT)?.copy_from_slice(packed);
-    let mask = u64::MAX.checked_shr(64 - u32::from(u8::try_from(width).unwrap_or(64)));
-    let mask = mask.unwrap_or(0);
-    for place in 0..count {
-        let bit = place * width;
-        let load: &[u8; 16] = room
-            .get(bit / 8..)
-            .and_then(<[u8]>::first_chunk)
-            .ok_or(CUT)?;
-        let bits = (u128::from_le_bytes(*load) >> (bit % 8)) & u128::from(mask);
-        let number = u64::try_from(bits).unwrap_or(u64::MAX);
-        out.push(base.wrapping_add(number));
+}
+
+impl Room {
+    /// Takes a run of `count` numbers off the front.
+    fn unpack(&mut self, input: &mut &[u8], count: usize) -> Result<&[u64], Malformed> {
+        let width = usize::from(u8::unpack(input)?);
+        if width > 64 {
+            return Err(WRONG);
+        }
+        let base = unzigzag(u64::unpack(input)?).cast_unsigned();
+        let length = (count * width).div_ceil(8);
+        let (packed, rest) = input.split_at_checked(length).ok_or(CUT)?;
+        *input = rest;
+        let numbers = self.numbers.get_mut(..count).ok_or(CUT)?;
+        self.packed
+            .get_mut(..length)
+            .ok_or(CUT)?
+            .copy_from_slice(packed);
+        let mask = u64::MAX.checked_shr(64 - u32::from(u8::try_from(width).unwrap_or(64)));
+        let mask = mask.unwrap_or(0);
+        // Eight bytes hold a number of up to 57 bits, wherever in a byte it begins.
+        if width <= 57 {
+            for (place, number) in numbers.iter_mut().enumerate() {
+                let bit = place * width;
+                let load = self.packed.get(bit / 8..).and_then(<[u8]>::first_chunk);
+                let bits = u64::from_le_bytes(*load.ok_or(CUT)?) >> (bit % 8);
+                *number = base.wrapping_add(bits & mask);
+            }
+        } else {
+            for (place, number) in numbers.iter_mut().enumerate() {
+                let bit = place * width;
+                let load = self.packed.get(bit / 8..).and_then(<[u8]>::first_chunk);
+                let bits = u128::from_le_bytes(*load.ok_or(CUT)?) >> (bit % 8);
+                let number_bits = u64::try_from(bits & u128::from(mask)).unwrap_or(u64::MAX);
+                *number = base.wrapping_add(number_bits);
+            }
+        }
+        Ok(numbers)
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -139,7 +139,7 @@ impl Keeper {
             }
         }
         let job = |(tier, span): (Tier, Span)| Job {
-            tier,
+            tiers: vec![tier],
             span,
             fresh: fresh
                 .and_then(|fresh| fresh.and(span))
@@ -164,7 +164,7 @@ impl Keeper {
             if begin < span.end {
                 let end = span.end;
                 return Some(vec![Job {
-                    tier,
+                    tiers: vec![tier],
                     span,
                     fresh: vec![Span { begin, end }],
                     from: self.files.group(tier, span),
@@ -236,14 +236,13 @@ impl Keeper {
             .filter(|tier| self.lacks(*tier, chunk));
         let begin = chunk.begin.max(due.whole_from());
         let end = chunk.end;
-        let job = |tier| Job {
-            tier,
+        let job = Job {
+            tiers: lacking.collect(),
             span: chunk,
             fresh: vec![Span { begin, end }],
             from: Vec::new(),
         };
-        let jobs = lacking.map(job).collect();
-        self.replace(jobs, |_| {})
+        self.replace(vec![job], |_| {})
     }
 
     fn merge_rollups(&self) -> Option<Job> {
@@ -281,7 +280,7 @@ impl Keeper {
                         end: from.iter().map(|file| file.entry.span.end).max()?,
                     };
                     return Some(Job {
-                        tier,
+                        tiers: vec![tier],
                         span,
                         fresh: Vec::new(),
                         from,

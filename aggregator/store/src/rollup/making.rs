@@ -1,15 +1,16 @@
 //! Makes files of rollups: cells out of samples, and out of rollups there are. Damage in either never
 //! passes in silence; the file remembers it.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_model::{Metric, Part, Subject, UnixMillis, Window};
+use plimsoll_model::{Columns, Metric, Part, Subject, UnixMillis, Window};
 
 use super::block;
-use super::cell::{self, GAP, Lane, Shape, Tier};
+use super::cell::{GAP, Lane, Shape, Stretches, Tier};
 use super::file::{Lost, Opened, Rolled, RollupEntry, Span};
 use crate::block::{Block, Place};
 use crate::codec::Malformed;
@@ -26,7 +27,8 @@ const LOST_MAX: usize = 100;
 /// Files to be written: cells of some stretches from samples, all others from files there are.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) tier: Tier,
+    /// Several only where there are no files yet: they are made of the same samples, read once.
+    pub(crate) tiers: Vec<Tier>,
     pub(crate) span: Span,
     pub(crate) fresh: Vec<Span>,
     pub(crate) from: Vec<Arc<Rolled>>,
@@ -61,14 +63,16 @@ impl Keeper {
         for span in &needed {
             places.extend(damage.places(&self.files, *span));
         }
-        let mut rolling = Rolling {
+        let next_file = Cell::from_mut(next_file);
+        let rolling = |tier: &Tier| Rolling {
             at: (&self.dir, &self.handles.rollups),
             next_file,
-            tier: job.tier,
+            tier: *tier,
             span: job.span,
             draft: None,
             done: Vec::new(),
         };
+        let mut all: Vec<Rolling<'_>> = job.tiers.iter().map(rolling).collect();
         for place in places {
             let mut lanes = Lanes::default();
             let mut holes = Vec::new();
@@ -78,29 +82,36 @@ impl Keeper {
                 if holes.len() > before {
                     damaged.insert(file.entry.id);
                 }
+                for (block, hole) in holes.drain(..) {
+                    let end = block.last.plus(file.entry.tier.length());
+                    let begin = block.first;
+                    let span = Span { begin, end };
+                    damage.old(hole.path, hole.offset, (span, Some(place.into())));
+                }
             }
             if job.fresh.is_empty() && !damaged.is_empty() {
                 // What was written until here is removed at the next start.
+                drop(all);
                 self.found_damaged.extend(damaged);
                 return Ok(None);
             }
-            for (block, hole) in holes {
-                let end = block.last.plus(job.tier.length());
-                let span = Span {
-                    begin: block.first,
-                    end,
-                };
-                damage.old(hole.path, hole.offset, (span, Some(place.into())));
-            }
-            lanes.remove(job.tier, &job.fresh);
-            for (fresh, near) in job.fresh.iter().zip(&needed) {
-                for lane in damage.fold(&self.files, (place, *near), (job.tier, *fresh)) {
-                    lanes.add(lane);
+            let mut gather = |near: &Span| damage.gather(&self.files, place, *near);
+            let read: Vec<Vec<Together>> = needed.iter().map(&mut gather).collect();
+            for rolling in &mut all {
+                let mut lanes = std::mem::take(&mut lanes);
+                lanes.remove(rolling.tier, &job.fresh);
+                for (fresh, read) in job.fresh.iter().zip(&read) {
+                    lanes.fold(read, (rolling.tier, *fresh));
                 }
+                rolling.add(place, lanes.in_order())?;
             }
-            rolling.add(place, lanes.in_order())?;
         }
-        rolling.finish(&damage.told(job.span)).map(Some)
+        let told = damage.told(job.span);
+        let mut made = Vec::new();
+        for rolling in all {
+            made.extend(rolling.finish(&told)?);
+        }
+        Ok(Some(made))
     }
 }
 
@@ -116,6 +127,23 @@ impl Lanes {
             Some(known) => known.cells.extend(lane.cells),
             None => {
                 self.0.insert(key, lane);
+            }
+        }
+    }
+
+    /// Adds the cells that samples make.
+    fn fold(&mut self, read: &[Together], (tier, fresh): (Tier, Span)) {
+        for together in read {
+            let windows = &together.windows;
+            let stretches = Stretches::of(windows, tier, (fresh.begin, fresh.end));
+            for ((metric, part), values) in together.columns.iter().zip(&together.values) {
+                let shape = Shape::of(*metric);
+                self.add(Lane {
+                    metric: *metric,
+                    part: part.clone(),
+                    shape,
+                    cells: stretches.fold(values, shape),
+                });
             }
         }
     }
@@ -145,20 +173,25 @@ impl Lanes {
 #[derive(Debug)]
 struct Rolling<'a> {
     at: (&'a Path, &'a Arc<Lately<Opened>>),
-    next_file: &'a mut u64,
+    next_file: &'a Cell<u64>,
     tier: Tier,
     span: Span,
     draft: Option<Draft>,
     done: Vec<Arc<Rolled>>,
 }
 
+/// Begins a file with the next number.
+fn begin(next_file: &Cell<u64>) -> Draft {
+    let id = next_file.get();
+    next_file.set(id + 1);
+    Draft::new(Kind::Rollup, id)
+}
+
 impl Rolling<'_> {
     /// Adds the cells of one subject.
     fn add(&mut self, place: Place, lanes: Vec<Lane>) -> Result<(), OpenError> {
-        let draft = self.draft.get_or_insert_with(|| {
-            *self.next_file += 1;
-            Draft::new(Kind::Rollup, *self.next_file - 1)
-        });
+        let next_file = self.next_file;
+        let draft = self.draft.get_or_insert_with(|| begin(next_file));
         block::encode(place, self.tier, lanes, &mut |block| {
             draft.push(place, &block)
         });
@@ -195,8 +228,7 @@ impl Rolling<'_> {
     /// remembers what was damaged.
     fn finish(mut self, lost: &[Lost]) -> Result<Vec<Arc<Rolled>>, OpenError> {
         if self.draft.is_none() && self.done.is_empty() {
-            *self.next_file += 1;
-            self.draft = Some(Draft::new(Kind::Rollup, *self.next_file - 1));
+            self.draft = Some(begin(self.next_file));
         }
         self.close()?;
         let with = |rolled: Arc<Rolled>| {
@@ -275,14 +307,9 @@ impl<'a> Damage<'a> {
         places
     }
 
-    /// Makes the cells of a subject out of its samples.
-    fn fold(
-        &mut self,
-        files: &Files,
-        (place, near): (Place, Span),
-        (tier, fresh): (Tier, Span),
-    ) -> Vec<Lane> {
-        let mut series: BTreeMap<(Metric, Part), Vec<(Window, u64)>> = BTreeMap::new();
+    /// Reads the samples of a subject.
+    fn gather(&mut self, files: &Files, place: Place, near: Span) -> Vec<Together> {
+        let mut all = Vec::new();
         for file in &files.blocks {
             let apart = file.entry.end() <= near.begin || file.entry.partition >= near.end;
             let blocks = file.footer.blocks.get(&place).filter(|_| !apart);
@@ -290,35 +317,24 @@ impl<'a> Damage<'a> {
                 if located.last < near.begin || located.first >= near.end {
                     continue;
                 }
+                let columns = file.columns(located);
                 let read = file.read(located).and_then(|bytes| {
-                    let gathered =
-                        Block::parse(&bytes).and_then(|block| gather(&block, near, &mut series));
-                    gathered.map_err(|error| file.hole(located, error))
+                    let read = Block::parse_as(&bytes, columns)
+                        .and_then(|block| Together::read(&block, near));
+                    read.map_err(|error| file.hole(located, error))
                 });
-                if let Err(hole) = read {
-                    let end = located.last.plus(Duration::from_millis(1));
-                    let span = Span {
-                        begin: located.first,
-                        end,
-                    };
-                    self.note(&hole.path, hole.offset, (span, Some(place.into())));
+                match read {
+                    Ok(together) => all.push(together),
+                    Err(hole) => {
+                        let end = located.last.plus(Duration::from_millis(1));
+                        let begin = located.first;
+                        let span = Span { begin, end };
+                        self.note(&hole.path, hole.offset, (span, Some(place.into())));
+                    }
                 }
             }
         }
-        let lane = |((metric, part), mut samples): ((Metric, Part), Vec<(Window, u64)>)| {
-            // Stable: of two values in one window, the one that was stored first stays.
-            samples.sort_by_key(|(window, _)| *window);
-            samples.dedup_by_key(|(window, _)| *window);
-            let shape = Shape::of(metric);
-            let cells = cell::fold(&samples, (tier, shape), (fresh.begin, fresh.end));
-            Lane {
-                metric,
-                part,
-                shape,
-                cells,
-            }
-        };
-        series.into_iter().map(lane).collect()
+        settled(all)
     }
 
     fn told(mut self, span: Span) -> Vec<Lost> {
@@ -332,17 +348,87 @@ impl<'a> Damage<'a> {
     }
 }
 
-fn gather(
-    block: &Block<'_>,
-    near: Span,
-    series: &mut BTreeMap<(Metric, Part), Vec<(Window, u64)>>,
-) -> Result<(), Malformed> {
-    let windows = block.windows()?;
-    for (place, column) in block.columns.iter().enumerate() {
-        let values = block.column(place)?;
-        let all = windows.iter().copied().zip(values);
-        let samples = series.entry(column.clone()).or_default();
-        samples.extend(all.filter(|(window, _)| near.has(window.end)));
+/// Samples that were read together.
+#[derive(Debug)]
+struct Together {
+    columns: Columns,
+    windows: Vec<Window>,
+    /// By column.
+    values: Vec<Vec<u64>>,
+}
+
+impl Together {
+    /// Takes what ends in a span out of a block.
+    fn read(block: &Block<'_>, near: Span) -> Result<Self, Malformed> {
+        let windows = block.windows()?;
+        let wanted: Vec<bool> = windows.iter().map(|window| near.has(window.end)).collect();
+        let all = wanted.iter().all(|wanted| *wanted);
+        let values = (0..block.columns.len()).map(|place| {
+            let values = block.column(place)?;
+            Ok(if all { values } else { picked(values, &wanted) })
+        });
+        Ok(Self {
+            columns: Arc::clone(&block.columns),
+            values: values.collect::<Result<_, _>>()?,
+            windows: picked(windows, &wanted),
+        })
     }
-    Ok(())
+
+    /// Adds what was read later of the same columns.
+    fn extend(&mut self, later: Self) {
+        self.windows.extend(later.windows);
+        for (values, later) in self.values.iter_mut().zip(later.values) {
+            values.extend(later);
+        }
+    }
+
+    fn is_in_order(&self) -> bool {
+        let in_order = |pair: &[Window]| matches!(pair, [a, b] if a < b);
+        self.windows.windows(2).all(in_order)
+    }
+}
+
+fn picked<T>(all: Vec<T>, wanted: &[bool]) -> Vec<T> {
+    let both = all.into_iter().zip(wanted);
+    both.filter_map(|(one, wanted)| wanted.then_some(one))
+        .collect()
+}
+
+/// Puts samples in order, each window of a series once: the first that was stored.
+fn settled(all: Vec<Together>) -> Vec<Together> {
+    let same = |pair: &[Together]| matches!(pair, [a, b] if a.columns == b.columns);
+    if all.windows(2).all(same) {
+        let whole = all.into_iter().reduce(|mut whole, later| {
+            whole.extend(later);
+            whole
+        });
+        return match whole {
+            Some(whole) if !whole.is_in_order() => apart(vec![whole]),
+            whole => whole.into_iter().collect(),
+        };
+    }
+    apart(all)
+}
+
+/// Does the same where series were read together in several ways, series by series.
+fn apart(all: Vec<Together>) -> Vec<Together> {
+    let mut series: BTreeMap<(Metric, Part), Vec<(Window, u64)>> = BTreeMap::new();
+    for together in all {
+        for (column, values) in together.columns.iter().zip(together.values) {
+            let samples = series.entry(column.clone()).or_default();
+            samples.extend(together.windows.iter().copied().zip(values));
+        }
+    }
+    let one = |(column, mut samples): ((Metric, Part), Vec<(Window, u64)>)| {
+        // Stable: of two values in one window, the one that was stored first stays.
+        samples.sort_by_key(|(window, _)| *window);
+        samples.dedup_by_key(|(window, _)| *window);
+        let (windows, values) = samples.into_iter().unzip();
+        Together {
+            columns: Columns::from([column]),
+            windows,
+            values: vec![values],
+        }
+    };
+    series.into_iter().map(one).collect()
 }
