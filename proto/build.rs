@@ -18,6 +18,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let descriptors = protox::compile(FILES, ["."])?;
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .extern_path(
+            ".plimsoll.v1.SubjectColumns",
+            "crate::columns::SubjectColumns",
+        )
+        .extern_path(".plimsoll.v1.ValueColumn", "crate::columns::ValueColumn")
+        .bytes(".plimsoll.v1.Batch.body")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Readings of many series in one answer: columns of numbers, by subject. It knows no service.
 
 use plimsoll_model::{Metric, UnixMillis};
+use plimsoll_proto::columns::{SubjectColumns, ValueColumn, pack};
 use plimsoll_proto::parse::{self, ParseError};
 use plimsoll_proto::{render, v1};
 use plimsoll_store::{SeriesFilter, Store};
@@ -92,7 +93,7 @@ impl Question {
     }
 }
 
-fn columns(table: &plimsoll_store::Table) -> v1::SubjectColumns {
+fn columns(table: &plimsoll_store::Table) -> SubjectColumns {
     let widths = table.windows.iter().map(|window| window.width_ms);
     let mut widths_ms: Vec<i64> = widths.map(i64::from).collect();
     if widths_ms
@@ -101,20 +102,19 @@ fn columns(table: &plimsoll_store::Table) -> v1::SubjectColumns {
     {
         widths_ms.truncate(1);
     }
-    let column = |(series, values): (&(Metric, plimsoll_model::Part), &Vec<u64>)| v1::ValueColumn {
-        metric: series.0.name().to_owned(),
-        part: series.1.as_str().to_owned(),
-        value_deltas: deltas(values.iter().map(|value| render::int(*value))),
+    let column = |(series, values): (_, &Vec<u64>)| {
+        ValueColumn::of(series, values.iter().map(|value| render::int(*value)))
     };
     let (domain_id, incarnation) = render::domain_of(&table.subject);
-    v1::SubjectColumns {
+    let ends = table.windows.iter().map(|window| window.end.millis());
+    SubjectColumns {
         node_id: table.subject.node().as_bytes().to_vec(),
         domain_id,
         incarnation,
         device_id: render::device_of(&table.subject),
         port_index: table.subject.port().map(render::int32),
         counting_since_time: render::counting_since(&table.subject).map(render::timestamp),
-        end_time_deltas_ms: deltas(table.windows.iter().map(|window| window.end.millis())),
+        end_time_deltas_ms: pack(ends),
         widths_ms,
         columns: table
             .columns
@@ -125,17 +125,10 @@ fn columns(table: &plimsoll_store::Table) -> v1::SubjectColumns {
     }
 }
 
-/// Each number less the one before it; wraps, as whoever adds them up again does.
-fn deltas(numbers: impl Iterator<Item = i64>) -> Vec<i64> {
-    let mut before = 0;
-    numbers
-        .map(|number| number.wrapping_sub(std::mem::replace(&mut before, number)))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use plimsoll_model::{NodeId, Subject};
+    use plimsoll_proto::columns::unpack;
 
     use super::*;
     use crate::scene::Scene;
@@ -192,15 +185,17 @@ mod tests {
         assert_eq!(ids, all);
         for subject in &seen {
             assert_eq!(subject.widths_ms, [1], "all took as long");
-            assert_eq!(subject.end_time_deltas_ms[1..], [10_000; 3]);
+            let ends = unpack(&subject.end_time_deltas_ms).unwrap();
+            let begin = ends[0];
+            assert_eq!(ends, [0, 1, 2, 3].map(|round| begin + round * 10_000));
             let columns: Vec<_> = subject
                 .columns
                 .iter()
-                .map(|one| (one.metric.as_str(), one.value_deltas.as_slice()))
+                .map(|one| (one.metric.as_str(), unpack(&one.value_deltas).unwrap()))
                 .collect();
-            let (load, free) = ([0, 1, 1, 1], [100, -1, -1, -1]);
-            assert!(columns.contains(&("host.load1", &load)), "{columns:?}");
-            assert!(columns.contains(&("host.mem.free", &free)), "{columns:?}");
+            let (load, free) = (vec![0, 1, 2, 3], vec![100, 99, 98, 97]);
+            assert!(columns.contains(&("host.load1", load)), "{columns:?}");
+            assert!(columns.contains(&("host.mem.free", free)), "{columns:?}");
         }
     }
 
@@ -228,7 +223,8 @@ mod tests {
         };
         assert_eq!(subject.node_id, nodes[1].as_bytes());
         assert_eq!(subject.columns.len(), 1);
-        assert_eq!(subject.columns[0].value_deltas, [100, -1]);
+        let values = unpack(&subject.columns[0].value_deltas).unwrap();
+        assert_eq!(values, [100, 99]);
     }
 
     #[test]

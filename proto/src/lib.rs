@@ -2,9 +2,11 @@
 //! and the words of `plimsoll-model`.
 //!
 //! [`parse`] believes nothing and may refuse; [`render`] cannot fail. Inside the doors types cannot be
-//! wrong, so nobody checks again. [`dial`] says how an
-//! aggregator is reached, [`secret`] how passwords are read, `snmp_engine` who speaks SNMPv3. This crate opens no connection and knows no agent or aggregator.
+//! wrong, so nobody checks again. [`columns`] packs numbers by the thousand. [`dial`] says how an
+//! aggregator is reached, [`secret`] how passwords are read, `snmp_engine` who speaks SNMPv3. This crate
+//! opens no connection and knows no agent or aggregator.
 
+pub mod columns;
 pub mod dial;
 pub mod limits;
 pub mod parse;

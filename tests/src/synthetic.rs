@@ -143,7 +143,7 @@ impl Identity {
             session_id: self.session.as_bytes().to_vec(),
             sequence,
             body_crc32c: i64::from(crc32c::crc32c(&body)),
-            body,
+            body: body.into(),
         }
     }
 }

@@ -133,7 +133,7 @@ impl Session {
             session_id: self.id.as_bytes().to_vec(),
             sequence: render::int(sequence),
             body_crc32c: i64::from(crc32c::crc32c(&body.bytes)),
-            body: body.bytes.clone(),
+            body: body.bytes.clone().into(),
         };
         let sealed = record::batch(&batch, body.reading_count);
         self.ready_segment(sealed.len(), sequence);
@@ -485,7 +485,7 @@ impl Session {
         }
         let readings = found.as_ref().map(|(_, readings)| *readings);
         self.add_gap(sequence, sequence, readings, v1::GapReason::Rejected);
-        found.map(|(body, _)| body)
+        found.map(|(body, _)| body.into())
     }
 
     /// Deletes the session.

@@ -125,14 +125,6 @@ impl Rows {
         self.windows.extend(&other.windows);
         self.values.extend(&other.values);
     }
-
-    /// Takes the rows that end before an instant off the front; the rows must be in order.
-    pub(crate) fn split_before(&mut self, end: UnixMillis, width: usize) -> Self {
-        let count = self.windows.partition_point(|window| window.end < end);
-        let windows = self.windows.drain(..count).collect();
-        let values = self.values.drain(..count * width).collect();
-        Self { windows, values }
-    }
 }
 
 /// An encoded block and what it holds.
@@ -145,8 +137,13 @@ pub(crate) struct Encoded {
     pub(crate) rows: usize,
 }
 
-/// Encodes rows that are in order, as many blocks as they need.
-pub(crate) fn encode(place: Place, columns: &Columns, rows: &Rows, each: &mut impl FnMut(Encoded)) {
+/// Encodes rows that are in order, as many blocks as they need; their values lie row by row.
+pub(crate) fn encode(
+    place: Place,
+    columns: &Columns,
+    (windows, values): (&[Window], &[u64]),
+    each: &mut impl FnMut(Encoded),
+) {
     let width = columns.len();
     if width == 0 {
         return;
@@ -159,14 +156,15 @@ pub(crate) fn encode(place: Place, columns: &Columns, rows: &Rows, each: &mut im
             some.cloned().collect()
         };
         let height = (VALUES_MAX / some.len()).clamp(1, ROWS_WRITTEN_MAX);
-        let chunks = rows.windows.chunks(height);
-        for (windows, values) in chunks.zip(rows.values.chunks(height * width)) {
+        let chunks = windows.chunks(height).zip(values.chunks(height * width));
+        for (windows, values) in chunks {
             let (Some(first), Some(last)) = (windows.first(), windows.last()) else {
                 continue;
             };
-            let block = encode_one(place, &some, windows, |column| {
+            let block = encode_one(place, &some, windows, |column, numbers| {
                 let of_column = values.iter().skip(from + column).step_by(width);
-                of_column.copied().collect()
+                let both = numbers.iter_mut().zip(of_column);
+                both.for_each(|(number, value)| *number = *value);
             });
             each(Encoded {
                 columns: Arc::clone(&some),
@@ -183,7 +181,7 @@ fn encode_one(
     place: Place,
     columns: &Columns,
     windows: &[Window],
-    values: impl Fn(usize) -> Vec<u64>,
+    values: impl Fn(usize, &mut [u64]),
 ) -> Vec<u8> {
     let mut out = vec![TAG];
     Subject::from(place).pack(&mut out);
@@ -199,8 +197,10 @@ fn encode_one(
     put(&ends.map(i64::cast_unsigned).collect::<Vec<_>>());
     let widths = windows.iter().map(|window| u64::from(window.width_ms));
     put(&widths.collect::<Vec<_>>());
+    let mut numbers = vec![0; windows.len()];
     for column in 0..columns.len() {
-        put(&values(column));
+        values(column, &mut numbers);
+        put(&numbers);
     }
     out
 }

@@ -86,22 +86,27 @@ impl Sealing<'_> {
     fn add(&mut self, place: Place, columns: &Columns, mut rows: Rows) -> Result<(), OpenError> {
         let width = columns.len();
         rows.settle(width);
-        while let Some(first) = rows.windows.first() {
+        let (mut windows, mut values) = (rows.windows.as_slice(), rows.values.as_slice());
+        while let Some(first) = windows.first() {
             let length = i64::try_from(self.partition_ms).unwrap_or(i64::MAX).max(1);
             let begin = first.end.millis().div_euclid(length).saturating_mul(length);
             let begin = UnixMillis::from_millis(begin);
             let end = begin.plus(std::time::Duration::from_millis(self.partition_ms));
-            let mut of_partition = rows.split_before(end, width);
-            if of_partition.windows.is_empty() {
+            let count = match windows.partition_point(|window| window.end < end) {
                 // The end of time has no partition behind it.
-                of_partition = std::mem::take(&mut rows);
-            }
+                0 => windows.len(),
+                count => count,
+            };
+            let (first_windows, later) = windows.split_at(count);
+            let (first_values, later_values) = values.split_at(count * width);
+            (windows, values) = (later, later_values);
             let next_file = &mut *self.next_file;
             let draft = self
                 .drafts
                 .entry(begin)
                 .or_insert_with(|| Draft::new(Kind::Blocks, Self::draft_id(next_file)));
-            block::encode(place, columns, &of_partition, &mut |block| {
+            let of_partition = (first_windows, first_values);
+            block::encode(place, columns, of_partition, &mut |block| {
                 draft.push(place, &block);
             });
             if draft.is_full() {
@@ -128,10 +133,10 @@ impl Sealing<'_> {
     }
 }
 
-fn collect(all: &mut Vec<(Columns, Rows)>, columns: &Columns, rows: &Rows) {
-    match all.iter_mut().find(|(known, _)| known == columns) {
-        Some((_, known)) => known.extend(rows),
-        None => all.push((Arc::clone(columns), rows.clone())),
+fn collect(all: &mut Vec<(Columns, Rows)>, columns: Columns, rows: Rows) {
+    match all.iter_mut().find(|(known, _)| *known == columns) {
+        Some((_, known)) => known.extend(&rows),
+        None => all.push((columns, rows)),
     }
 }
 
@@ -415,8 +420,9 @@ fn rows_of(inputs: &[Arc<Sealed>], place: Place) -> Option<Vec<(Columns, Rows)>>
     for file in inputs {
         for located in file.footer.blocks.get(&place).into_iter().flatten() {
             let bytes = file.read(located).ok()?;
-            let block = Block::parse(&bytes).ok()?;
-            collect(&mut all, &block.columns, &block.rows().ok()?);
+            let block = Block::parse_as(&bytes, file.columns(located)).ok()?;
+            let rows = block.rows().ok()?;
+            collect(&mut all, block.columns, rows);
         }
     }
     Some(all)

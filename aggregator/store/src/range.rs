@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use plimsoll_model::{Metric, Part, SeriesKey, UnixMillis, Window};
+use plimsoll_model::{Columns, Metric, Part, SeriesKey, UnixMillis, Window};
 
 use crate::block::{Block, Place};
 use crate::codec::Malformed;
@@ -67,8 +67,12 @@ impl Wanted<'_> {
         });
     }
 
-    fn pick_block(&self, bytes: &[u8], out: &mut Vec<(Window, u64)>) -> Result<(), Malformed> {
-        let block = Block::parse(bytes)?;
+    fn pick_block(
+        &self,
+        (bytes, likely): (&[u8], &Columns),
+        out: &mut Vec<(Window, u64)>,
+    ) -> Result<(), Malformed> {
+        let block = Block::parse_as(bytes, likely)?;
         let Some(column) = self.column(&block.columns) else {
             return Ok(());
         };
@@ -120,11 +124,12 @@ impl Source {
             }
             for block in sealed.footer.blocks.get(&place).into_iter().flatten() {
                 let apart = block.last < wanted.from || block.first > wanted.to;
-                if apart || wanted.column(sealed.columns(block)).is_none() {
+                let columns = sealed.columns(block);
+                if apart || wanted.column(columns).is_none() {
                     continue;
                 }
                 let read = sealed.read(block).and_then(|bytes| {
-                    let read = wanted.pick_block(&bytes, &mut range.samples);
+                    let read = wanted.pick_block((&bytes, columns), &mut range.samples);
                     read.map_err(|error| sealed.hole(block, error))
                 });
                 range.holes.extend(read.err());

@@ -66,66 +66,86 @@ impl<F: Fn(Metric, &Part) -> bool> Wanted<F> {
             .map(|(place, _)| place)
             .collect()
     }
+}
 
-    /// Finds the table of a set of columns, or begins it.
-    fn table<'a>(
-        &self,
-        tables: &'a mut Vec<Table>,
-        columns: &[(Metric, Part)],
-        picked: &[usize],
-    ) -> Option<&'a mut Table> {
-        let chosen: Vec<_> = picked
-            .iter()
-            .filter_map(|place| columns.get(*place).cloned())
-            .collect();
-        let known = tables.iter().position(|table| table.columns == chosen);
+/// What is meant of a set of columns, and the number of the table it goes to.
+struct Set {
+    columns: Columns,
+    picked: Vec<usize>,
+    table: usize,
+}
+
+/// Tables in the making.
+struct Tables<'a, F> {
+    wanted: &'a Wanted<F>,
+    sets: Vec<Set>,
+    all: Vec<Table>,
+}
+
+impl<F: Fn(Metric, &Part) -> bool> Tables<'_, F> {
+    /// Finds the table of a set of columns and the places of those that are meant; `None` where none is.
+    fn of(&mut self, columns: &Columns) -> Option<(&[usize], &mut Table)> {
+        let known = self.sets.iter().position(|set| set.columns == *columns);
         let known = known.unwrap_or_else(|| {
-            tables.push(Table {
-                subject: self.place.into(),
+            let picked = self.wanted.picked(columns);
+            let table = self.number_of(columns, &picked);
+            let columns = Arc::clone(columns);
+            self.sets.push(Set {
+                columns,
+                picked,
+                table,
+            });
+            self.sets.len() - 1
+        });
+        let set = self.sets.get(known).filter(|set| !set.picked.is_empty())?;
+        Some((&set.picked, self.all.get_mut(set.table)?))
+    }
+
+    fn number_of(&mut self, columns: &Columns, picked: &[usize]) -> usize {
+        let chosen = picked.iter().filter_map(|place| columns.get(*place));
+        let chosen: Vec<_> = chosen.cloned().collect();
+        let known = self.all.iter().position(|table| table.columns == chosen);
+        known.unwrap_or_else(|| {
+            self.all.push(Table {
+                subject: self.wanted.place.into(),
                 values: vec![Vec::new(); chosen.len()],
                 columns: chosen,
                 windows: Vec::new(),
             });
-            tables.len() - 1
-        });
-        tables.get_mut(known)
+            self.all.len() - 1
+        })
     }
 
-    fn take_held(&self, tables: &mut Vec<Table>, columns: &[(Metric, Part)], held: &Held) {
-        let picked = self.picked(columns);
-        if picked.is_empty() {
-            return;
-        }
-        let Some(table) = self.table(tables, columns, &picked) else {
+    fn take_held(&mut self, columns: &Columns, held: &Held) {
+        let (from, to) = (*self.wanted.span.start(), *self.wanted.span.end());
+        let Some((picked, table)) = self.of(columns) else {
             return;
         };
-        held.each(*self.span.start(), columns.len(), |window, row| {
-            if window.end <= *self.span.end() {
+        held.each(from, columns.len(), |window, row| {
+            if window.end <= to {
                 table.windows.push(window);
-                for (to, from) in table.values.iter_mut().zip(&picked) {
+                for (to, from) in table.values.iter_mut().zip(picked) {
                     to.extend(row.get(*from));
                 }
             }
         });
     }
 
-    fn take_block(&self, tables: &mut Vec<Table>, bytes: &[u8]) -> Result<(), Malformed> {
-        let block = Block::parse(bytes)?;
-        let picked = self.picked(&block.columns);
-        if picked.is_empty() {
+    /// Takes a block whose columns are most likely these.
+    fn take_block(&mut self, bytes: &[u8], likely: &Columns) -> Result<(), Malformed> {
+        let block = Block::parse_as(bytes, likely)?;
+        let (from, to) = (*self.wanted.span.start(), *self.wanted.span.end());
+        let Some((picked, table)) = self.of(&block.columns) else {
             return Ok(());
-        }
+        };
         // Read whole before any of it is taken, so that a damaged block leaves no part of itself.
         let windows = block.windows()?;
         let columns: Vec<Vec<u64>> = picked
             .iter()
             .map(|place| block.column(*place))
             .collect::<Result<_, _>>()?;
-        let first = windows.partition_point(|window| window.end < *self.span.start());
-        let last = windows.partition_point(|window| window.end <= *self.span.end());
-        let Some(table) = self.table(tables, &block.columns, &picked) else {
-            return Ok(());
-        };
+        let first = windows.partition_point(|window| window.end < from);
+        let last = windows.partition_point(|window| window.end <= to);
         let part = first..last.max(first);
         table
             .windows
@@ -161,7 +181,11 @@ impl Source {
         wanted: &Wanted<F>,
         holes: &mut Vec<Hole>,
     ) -> Vec<Table> {
-        let mut tables = Vec::new();
+        let mut tables = Tables {
+            wanted,
+            sets: Vec::new(),
+            all: Vec::new(),
+        };
         let (from, to) = (*wanted.span.start(), *wanted.span.end());
         for sealed in &self.files.blocks {
             if sealed.entry.end() <= from || sealed.entry.partition > to {
@@ -174,11 +198,12 @@ impl Source {
                 .into_iter()
                 .flatten()
             {
-                if block.last < from || block.first > to {
+                let columns = sealed.columns(block);
+                if block.last < from || block.first > to || tables.of(columns).is_none() {
                     continue;
                 }
                 let read = sealed.read(block).and_then(|bytes| {
-                    let read = wanted.take_block(&mut tables, &bytes);
+                    let read = tables.take_block(&bytes, columns);
                     read.map_err(|error| sealed.hole(block, error))
                 });
                 holes.extend(read.err());
@@ -187,8 +212,9 @@ impl Source {
         let frozen = self.frozen.iter();
         let frozen = frozen.filter_map(|frozen| frozen.subjects.get(&wanted.place));
         for (columns, held) in frozen.flatten().chain(&self.young) {
-            wanted.take_held(&mut tables, columns, held);
+            tables.take_held(columns, held);
         }
+        let mut tables = tables.all;
         tables.retain(|table| !table.windows.is_empty());
         tables.iter_mut().for_each(Table::settle);
         tables

@@ -46,7 +46,7 @@ pub fn batch(table: &mut SeriesTable, message: &v1::Batch) -> Result<Batch, Pars
             "does not match the body",
         ));
     }
-    let body = Body::decode(Bytes::copy_from_slice(&message.body))
+    let body = Body::decode(message.body.clone())
         .map_err(|error| ParseError::new("batch.body", error.to_string()))?;
     let within = |error: ParseError| error.within("batch.body");
     at_most(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use plimsoll_proto::columns::unpack;
 use plimsoll_proto::v1::ingest_request::Frame;
 use plimsoll_proto::v1::ingest_response::Frame as Reply;
 use plimsoll_proto::v1::ingest_service_client::IngestServiceClient;
@@ -226,7 +227,7 @@ fn batch(stream: &mut Stream, guests: &mut [Guest], row_ms: i64) -> v1::Batch {
         session_id: stream.session.as_bytes().to_vec(),
         sequence: stream.sequence,
         body_crc32c: i64::from(crc32c::crc32c(&body)),
-        body,
+        body: body.into(),
     }
 }
 
@@ -269,13 +270,6 @@ fn selector(question: &Question) -> anyhow::Result<v1::SeriesSelector> {
         selector.part = Some((*part).to_owned());
     }
     Ok(selector)
-}
-
-fn summed(deltas: &[i64]) -> impl Iterator<Item = i64> {
-    deltas.iter().scan(0_i64, |sum, delta| {
-        *sum = sum.wrapping_add(*delta);
-        Some(*sum)
-    })
 }
 
 fn column_of(metric: &str) -> anyhow::Result<usize> {
@@ -382,9 +376,10 @@ impl Engine for Ours {
             Raw::Columns(pages) => {
                 for subject in pages.into_iter().flat_map(|page| page.subjects) {
                     let domain = Uuid::from_slice(&subject.domain_id)?;
+                    let ends = unpack(&subject.end_time_deltas_ms)?;
                     for column in &subject.columns {
-                        let ends = summed(&subject.end_time_deltas_ms);
-                        let samples = ends.zip(summed(&column.value_deltas));
+                        let values = unpack(&column.value_deltas)?;
+                        let samples = ends.iter().copied().zip(values);
                         let key = (domain, column_of(&column.metric)?);
                         answer.entry(key).or_default().extend(samples);
                     }

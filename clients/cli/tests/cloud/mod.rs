@@ -227,7 +227,7 @@ impl Node {
             session_id: self.session.as_bytes().to_vec(),
             sequence: self.sequence,
             body_crc32c: i64::from(crc32c::crc32c(&body)),
-            body,
+            body: body.into(),
         };
         let frames = [
             Frame::Hello(self.hello(now)),
