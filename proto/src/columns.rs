@@ -73,11 +73,12 @@ impl ValueColumn {
 /// Packs numbers as a `repeated sint64` of steps: each less the one before it, the first less 0. They
 /// wrap, as whoever adds them up again does.
 pub fn pack(numbers: impl ExactSizeIterator<Item = i64>) -> Bytes {
-    let mut out = Vec::with_capacity(numbers.len() * 3 + CHUNK * NUMBER_BYTES);
+    let count = numbers.len();
+    let mut out = Vec::with_capacity(count * 3 + CHUNK.min(count) * NUMBER_BYTES);
     let (mut before, mut end) = (0_i64, 0);
     for (place, number) in numbers.enumerate() {
         if place % CHUNK == 0 {
-            out.resize(end + CHUNK * NUMBER_BYTES, 0);
+            out.resize(end + CHUNK.min(count - place) * NUMBER_BYTES, 0);
         }
         let step = number.wrapping_sub(std::mem::replace(&mut before, number));
         let zigzag = (step << 1).cast_unsigned() ^ (step >> 63).cast_unsigned();
@@ -143,7 +144,10 @@ mod tests {
     #[test]
     fn packed_numbers_are_the_repeated_numbers_of_the_message() {
         let mut numbers = vec![0, 1, -1, i64::MAX, i64::MIN, 0, 1 << 55, -(1 << 55)];
-        numbers.extend((0..64).flat_map(|bit| [1_i64 << bit, (1_i64 << bit) - 1, -(1_i64 << bit)]));
+        numbers.extend((0..64).flat_map(|bit| {
+            let power = 1_i64 << bit;
+            [power, power.wrapping_sub(1), power.wrapping_neg()]
+        }));
         for count in [0, 1, 63, 64, 65, numbers.len()] {
             let some = &numbers[..count];
             let mut before = 0_i64;

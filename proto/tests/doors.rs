@@ -75,7 +75,7 @@ impl Sender {
             session_id: self.session.as_bytes().to_vec(),
             sequence: 7,
             body_crc32c: i64::from(crc32c::crc32c(&body)),
-            body,
+            body: body.into(),
         }
     }
 }
@@ -155,7 +155,9 @@ fn a_batch_comes_in_as_it_went_out() {
 fn a_body_that_was_changed_on_the_way_is_refused() {
     let sender = Sender::new();
     let mut batch = sender.batch(&body(vec![render::sweep(window(), &[(0, 77)])]));
-    batch.body[3] ^= 1;
+    let mut changed = batch.body.to_vec();
+    changed[3] ^= 1;
+    batch.body = changed.into();
     let error = parse::batch(&mut sender.table(), &batch).unwrap_err();
     assert_eq!(error.field, "batch.body_crc32c");
 }

@@ -83,6 +83,23 @@ impl Files {
         Ok((files, recalled))
     }
 
+    /// Lists the files of blocks with samples of a span, so that what they hold comes in order of time as
+    /// far as can be: a merged file stands behind younger ones.
+    pub(crate) fn blocks_in(&self, from: UnixMillis, to: UnixMillis) -> Vec<&Arc<Sealed>> {
+        let apart = |file: &Sealed| file.entry.end() <= from || file.entry.partition > to;
+        let mut files: Vec<_> = self.blocks.iter().filter(|file| !apart(file)).collect();
+        let length = files.first().map(|file| file.entry.partition_ms);
+        // Partitions of one length that are not the same share no window, so what was stored first still
+        // comes before what was stored again.
+        if files
+            .iter()
+            .all(|file| Some(file.entry.partition_ms) == length)
+        {
+            files.sort_by_key(|file| file.entry.partition);
+        }
+        files
+    }
+
     /// Names the files of blocks that have lost nobody knows what of a span.
     pub(crate) fn lost_in(&self, from: UnixMillis, to: UnixMillis) -> Vec<Hole> {
         let within = |file: &&Arc<Sealed>| file.entry.partition <= to && from < file.entry.end();

@@ -118,10 +118,7 @@ impl Source {
     pub(crate) fn read(self, wanted: Wanted<'_>) -> Range {
         let mut range = Range::default();
         let place = wanted.place();
-        for sealed in &self.files.blocks {
-            if sealed.entry.end() <= wanted.from || sealed.entry.partition > wanted.to {
-                continue;
-            }
+        for sealed in self.files.blocks_in(wanted.from, wanted.to) {
             for block in sealed.footer.blocks.get(&place).into_iter().flatten() {
                 let apart = block.last < wanted.from || block.first > wanted.to;
                 let columns = sealed.columns(block);

@@ -187,10 +187,7 @@ impl Source {
             all: Vec::new(),
         };
         let (from, to) = (*wanted.span.start(), *wanted.span.end());
-        for sealed in &self.files.blocks {
-            if sealed.entry.end() <= from || sealed.entry.partition > to {
-                continue;
-            }
+        for sealed in self.files.blocks_in(from, to) {
             for block in sealed
                 .footer
                 .blocks

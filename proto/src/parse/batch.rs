@@ -1,22 +1,20 @@
 //! Batches and gaps.
 
 use plimsoll_model::{Batch, GapReason, NodeId, SampleGap, UnixMillis};
-use prost::Message as _;
-use prost::bytes::Bytes;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost::{DecodeError, Message as _};
 
 use super::series::SeriesTable;
 use super::{ParseError, at_most, inventory, sequence, session_id, sweep, timestamp, unsigned_opt};
 use crate::limits;
 use crate::v1;
 
-/// A [`v1::BatchBody`] whose sweeps are not read yet: nearly all of it is numbers, and those go straight
-/// to where they stay.
+/// A [`v1::BatchBody`] without its sweeps: nearly all of it is numbers, and those go straight to where
+/// they stay.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Body {
     #[prost(message, optional, tag = "1")]
     made_time: Option<prost_types::Timestamp>,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    sweeps: Vec<Bytes>,
     #[prost(message, optional, tag = "3")]
     node_facts: Option<v1::NodeFacts>,
     #[prost(message, repeated, tag = "4")]
@@ -25,6 +23,29 @@ struct Body {
     events: Vec<v1::Event>,
     #[prost(message, repeated, tag = "6")]
     device_facts: Vec<v1::PolledFacts>,
+}
+
+impl Body {
+    /// Parts a body into its sweeps, not read yet, and the rest.
+    fn read(body: &[u8]) -> Result<(Vec<&[u8]>, Self), DecodeError> {
+        let mut sweeps = Vec::with_capacity(body.len() / 100);
+        let mut others = Vec::new();
+        let mut rest = body;
+        while !rest.is_empty() {
+            let before = rest;
+            let (tag, kind) = decode_key(&mut rest)?;
+            let mut sweep = rest;
+            skip_field(kind, tag, &mut rest, DecodeContext::default())?;
+            if (tag, kind) == (2, WireType::LengthDelimited) {
+                let length = usize::try_from(decode_varint(&mut sweep)?).unwrap_or(usize::MAX);
+                sweeps.extend(sweep.get(..length));
+            } else {
+                let field = before.len().saturating_sub(rest.len());
+                others.extend(before.get(..field).unwrap_or_default());
+            }
+        }
+        Ok((sweeps, Self::decode(others.as_slice())?))
+    }
 }
 
 /// Reads a batch of the table's session.
@@ -46,7 +67,7 @@ pub fn batch(table: &mut SeriesTable, message: &v1::Batch) -> Result<Batch, Pars
             "does not match the body",
         ));
     }
-    let body = Body::decode(message.body.clone())
+    let (sweeps, body) = Body::read(&message.body)
         .map_err(|error| ParseError::new("batch.body", error.to_string()))?;
     let within = |error: ParseError| error.within("batch.body");
     at_most(
@@ -85,7 +106,7 @@ pub fn batch(table: &mut SeriesTable, message: &v1::Batch) -> Result<Batch, Pars
         sequence,
         made: timestamp("batch.body.made_time", body.made_time.as_ref())?,
         body_crc,
-        rows: sweep::all(table, &body.sweeps).map_err(within)?,
+        rows: sweep::all(table, &sweeps).map_err(within)?,
         facts,
         events,
     })
@@ -146,9 +167,22 @@ mod tests {
             device_facts: vec![v1::PolledFacts::default()],
         };
         let bytes = whole.encode_to_vec();
-        let body = Body::decode(bytes.as_slice()).unwrap();
-        assert_eq!(body.sweeps, vec![sweep.encode_to_vec(); 2]);
+        let (sweeps, body) = Body::read(&bytes).unwrap();
+        assert_eq!(sweeps, vec![sweep.encode_to_vec(); 2]);
         assert_eq!((body.domain_facts.len(), body.events.len()), (1, 3));
-        assert_eq!(body.encode_to_vec(), bytes, "no field is left out");
+        let others = v1::BatchBody {
+            sweeps: Vec::new(),
+            ..whole
+        };
+        assert_eq!(
+            body.encode_to_vec(),
+            others.encode_to_vec(),
+            "no field is left out"
+        );
+        for length in 1..bytes.len() {
+            let cut = &bytes[..length];
+            let whole = v1::BatchBody::decode(cut);
+            assert_eq!(Body::read(cut).is_ok(), whole.is_ok(), "{length} bytes");
+        }
     }
 }
