@@ -5,8 +5,8 @@
 //! fdatasync, and the key by which a repeated one is known lies in the same frame as its data.
 //!
 //! Truth is `log/`, `blocks/`, `events/` and `MANIFEST`; `rollup/` outlives the samples it was made of.
-//! `index/` is sled, whose flush is no fsync: it
-//! holds only what can be made anew from the others, and is made anew whenever it does not match them.
+//! `index/` is sled, whose flush is no fsync: it holds only what can be made anew from the others, and is made
+//! anew whenever it does not match them.
 
 mod block;
 mod check;
@@ -44,7 +44,7 @@ mod upkeep;
 
 pub use check::{Report, check, dump, rebuild_index};
 pub use error::{AppendError, Hole, OpenError, RecoveryReport, Torn, UpkeepError};
-pub use examined::{Examined, FileKind, examine, examine_payload};
+pub use examined::{Examined, FileKind, examine, examine_checksums, examine_payload};
 pub use inventory::Told;
 pub use range::Range;
 pub use record::{

@@ -111,6 +111,29 @@ fn samples_stay_with_their_neighbours_until_rollups_know_them() {
 }
 
 #[test]
+fn rollups_know_all_samples_of_a_store_that_keeps_these_for_some_hours() {
+    for retention in [12 * HOUR, 6 * HOUR] {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = StoreOptions {
+            retention: Some(Duration::from_secs(retention)),
+            ..options()
+        };
+        let (store, _) = Store::open(dir.path(), kept).unwrap();
+        let mut meter = Meter::new();
+        let (begin, end) = (10_000 * DAY, 10_002 * DAY);
+        for at in (begin..end).step_by(600) {
+            meter.run(&store, (at, at + 600, 60));
+            store.maintain(seconds(at + 600)).unwrap();
+        }
+        store.seal().unwrap();
+        settle(&store, end);
+        for tier in Tier::ALL {
+            agrees(&store, &meter, (begin, end), tier.length().as_secs());
+        }
+    }
+}
+
+#[test]
 fn tiers_are_kept_by_bytes_too() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _, begin) = five_days(dir.path(), options());
