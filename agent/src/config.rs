@@ -4,6 +4,7 @@
 
 mod check;
 mod devices;
+mod path;
 mod publish;
 mod raw;
 
@@ -14,8 +15,10 @@ use plimsoll_model::{Bandwidth, ByteSize, NodeId, OvercommitFacts, Ratio};
 use plimsoll_proto::dial::Credentials;
 
 use crate::publish::Publish;
+use crate::source::path::Probing;
 
 pub use devices::{RawSnmp, Snmp};
+pub use path::{RawPath, RawPeer};
 pub use publish::RawPublish;
 pub use raw::{Access, Dirty, LogFormat, Raw};
 
@@ -131,6 +134,8 @@ pub struct Config {
     pub promises: Promises,
     /// The devices that are polled.
     pub snmp: Snmp,
+    /// How the way to peers is measured.
+    pub path: Probing,
     /// Where what the agent sees is served over SNMP, if it is.
     pub publish: Option<Publish>,
     /// Most bytes of the spool.

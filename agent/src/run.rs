@@ -16,6 +16,7 @@ use crate::publish::{self, Board, Publish};
 use crate::sampler::{Latest, Sampler};
 use crate::source::host::{self, Host, mounts};
 use crate::source::libvirt::{Guests, Hypervisor};
+use crate::source::path::Paths;
 use crate::source::slow::SlowPaths;
 use crate::source::snmp::Devices;
 use crate::spool::Spool;
@@ -91,8 +92,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     if let Some((publish, board)) = shown {
         watching.spawn(show(publish, board, config.state_dir.clone()));
     }
-    let devices = Devices::of(&config.snmp, node, Arc::clone(&clock));
-    watching.spawn(devices.run(looks.clone()));
+    let others = (Arc::clone(&clock), looks.clone());
+    watching.spawn(watch_others(node, Arc::clone(&config), others));
     let host = HostWatch {
         node,
         config,
@@ -112,6 +113,23 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     sending.abort();
     spool.lock().sync();
     Ok(())
+}
+
+/// Measures the way to peers, and polls devices.
+async fn watch_others(
+    node: NodeId,
+    config: Arc<Config>,
+    (clock, looks): (Arc<dyn Clock>, mpsc::Sender<Look>),
+) {
+    let devices = Devices::of(&config.snmp, node, Arc::clone(&clock));
+    let paths = Paths {
+        node,
+        probing: config.path.clone(),
+        link: host::facts::link(Path::new("/"), &config),
+        clock,
+        looks: looks.clone(),
+    };
+    tokio::join!(paths.run(), devices.run(looks));
 }
 
 /// Serves over SNMP; where that cannot be, all else goes on.

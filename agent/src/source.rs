@@ -2,5 +2,6 @@
 
 pub mod host;
 pub mod libvirt;
+pub mod path;
 pub(crate) mod slow;
 pub mod snmp;

@@ -259,6 +259,16 @@ fn latest_since(cloud: &Cloud, guest: &str, since_ms: i64) -> Value {
     .unwrap()
 }
 
+/// The verdict on the round trip from the guest to a node.
+fn latency(cloud: &Cloud, target: &str) -> Option<String> {
+    let told = cloud
+        .ask(&["feasible", "seen", "--to", target, "--all"])
+        .ok()?;
+    let findings = told.pointer("/0/findings")?.as_array()?;
+    let found = findings.iter().find(|one| one["constraint"] == "latency")?;
+    Some(found["outcome"].as_str()?.to_owned())
+}
+
 #[test]
 fn samples_of_a_guest_equal_what_virsh_says_and_a_new_disk_is_told() {
     let Some(_turn) = turn("samples_of_a_guest_equal_what_virsh_says_and_a_new_disk_is_told")
@@ -286,6 +296,10 @@ fn samples_of_a_guest_equal_what_virsh_says_and_a_new_disk_is_told() {
             .filter(|told| told.contains("torage")))
     };
     let diskless = wait_until("an opinion on the guest", LIMIT, storage).unwrap();
+    wait_until("the round trip between the nodes", LIMIT, || {
+        Ok(latency(&cloud, target.name()).filter(|outcome| outcome == "OUTCOME_PASS"))
+    })
+    .unwrap();
     assert!(!diskless.contains("vda"), "{diskless}");
 
     attach_card(&cloud, "seen");

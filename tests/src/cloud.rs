@@ -15,6 +15,8 @@ use crate::stage::{
     Daemon, Deadline, HUB_ADDRESS, Stage, StageConfig, StageError, pause, wait_until,
 };
 
+/// Where agents answer each other's probes, in the networks of the stage.
+const PATH_PORT: u16 = 7078;
 /// Boot, fill, two windows of the dirty rate for each guest, and two slow cores.
 const SEEN_LIMIT: Duration = Duration::from_secs(120);
 /// Measurements of each window before an answer is believed: one alone is off by a quarter.
@@ -84,12 +86,20 @@ impl Cloud {
         let path = directory.join(format!("agent-{index}.toml"));
         let state = directory.join(format!("agent-{index}-state"));
         let node = self.stage.node(index)?.uuid();
-        let text = format!(
+        let mut text = format!(
             "aggregator = \"http://{HUB_ADDRESS}:7077\"\nstate_dir = {state:?}\ninterval = \"2s\"\n\
              [node]\nid = \"{node}\"\n[libvirt]\naccess = \"read-write\"\n\
              [migration]\nbandwidth = \"{link_mbit}Mbit/s\"\n\
-             [dirty]\nwindows = [\"1s\", \"3s\"]\nevery = \"1s\"\n"
+             [dirty]\nwindows = [\"1s\", \"3s\"]\nevery = \"1s\"\n\
+             [path]\nlisten = \"{}:{PATH_PORT}\"\nevery = \"2s\"\n",
+            self.stage.node(index)?.address()
         );
+        for peer in self.stage.nodes().iter().filter(|peer| peer.uuid() != node) {
+            let (uuid, address) = (peer.uuid(), peer.address());
+            text.push_str(&format!(
+                "[[path.peer]]\nnode = \"{uuid}\"\naddress = \"{address}:{PATH_PORT}\"\n"
+            ));
+        }
         std::fs::write(&path, text).context("cannot write the configuration of an agent")?;
         let program = self.programs.join("plimsoll-agent");
         let name = format!("agent-{index}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll_model::{ByteSize, OvercommitFacts, Ratio};
 use plimsoll_proto::dial::Credentials;
 
-use super::{Config, Dirty, Libvirt, Promises, Raw, devices, publish};
+use super::{Config, Dirty, Libvirt, Promises, Raw, devices, path, publish};
 use crate::measure::{PAGES_PER_GIB, WINDOW_MAX, WINDOW_MIN};
 
 const INTERVAL_MIN: Duration = Duration::from_millis(500);
@@ -71,6 +71,7 @@ pub(super) fn check(raw: &Raw) -> Result<Config, Wrong> {
         overcommit: check_overcommit(raw)?,
         promises: check_promises(raw)?,
         snmp: devices::check(&raw.snmp)?,
+        path: path::check(&raw.path)?,
         publish: None,
         spool_size,
         log_format: raw.log.format,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Overrides;
 use super::devices::RawSnmp;
+use super::path::RawPath;
 use super::publish::RawPublish;
 
 /// What may be asked of libvirt.
@@ -57,6 +58,8 @@ pub struct Raw {
     pub overcommit: RawOvercommit,
     /// Devices that are polled.
     pub snmp: RawSnmp,
+    /// Whose agents are probed over the migration network.
+    pub path: RawPath,
     /// Where what the agent sees is served over SNMP.
     pub publish: RawPublish,
     /// What is kept while the aggregator is away.
@@ -201,6 +204,7 @@ impl Default for Raw {
             migration: RawMigration::default(),
             overcommit: RawOvercommit::default(),
             snmp: RawSnmp::default(),
+            path: RawPath::default(),
             publish: RawPublish::default(),
             spool: RawSpool::default(),
             log: RawLog::default(),

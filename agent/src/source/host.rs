@@ -102,6 +102,11 @@ impl Host {
     }
 }
 
+/// Reads a counter from a file of its own; absent where there is none.
+pub fn count(path: &Path) -> Option<u64> {
+    sys::number(path)
+}
+
 /// Makes a sweep of one value of the node.
 pub fn node_value(node: NodeId, metric: Metric, value: u64, at: UnixMillis) -> Sweep {
     Sweep {

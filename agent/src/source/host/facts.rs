@@ -8,6 +8,7 @@ use plimsoll_model::{ByteSize, InterfaceFacts, NodeFacts};
 
 use super::{mounts, sys};
 use crate::config::Config;
+use crate::source::path::Link;
 
 /// Most interfaces that are told.
 const INTERFACES_MAX: usize = 64;
@@ -16,6 +17,19 @@ const ADDRESSES_MAX: usize = 64;
 
 /// Addresses with their prefix lengths, by interface.
 type Addresses = BTreeMap<String, Vec<(IpAddr, u8)>>;
+
+/// Finds the link that migrations use and what it carries; absent where its bandwidth is not known.
+pub fn link(root: &Path, config: &Config) -> Option<Link> {
+    let route = || std::fs::read_to_string(root.join("proc/net/route")).unwrap_or_default();
+    let told = config.migration_interface.clone();
+    let name = told.or_else(|| default_interface(&route()))?;
+    let interface = root.join("sys/class/net").join(name);
+    let bandwidth = config.migration_bandwidth;
+    Some(Link {
+        bandwidth: bandwidth.or_else(|| sys::speed(&interface))?,
+        sent: interface.join("statistics/tx_bytes"),
+    })
+}
 
 /// Reads what is known without libvirt.
 pub fn read(root: &Path, config: &Config) -> NodeFacts {
