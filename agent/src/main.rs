@@ -164,8 +164,8 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Works to the end; a thread that a dead file system holds does not hold up the exit.
 fn drive<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread: the agent mostly waits, and waking another costs more than what it would do.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(8)
         .enable_all()
         .build()?;

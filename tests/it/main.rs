@@ -24,3 +24,4 @@ mod tidy;
 mod traps;
 mod units;
 mod wire;
+mod writers;
