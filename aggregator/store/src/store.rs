@@ -9,20 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use plimsoll_model::{NodeId, SessionId, UnixMillis};
 
 use crate::codec;
-use crate::disk::RealDisk;
+use crate::disk::{Disk, RealDisk};
 use crate::error::{AppendError, Hole, OpenError, RecoveryReport, UpkeepError};
 use crate::files::{self, Files, Handles};
 use crate::frame::{PAYLOAD_BYTES_MAX, io_error, make_dir};
 use crate::head::Head;
 use crate::index::{Broken, DocumentPlace, Index};
 use crate::keeper::{Change, Keeper};
-use crate::log::Log;
+use crate::log::{Begin, Found, Log};
 use crate::manifest::Manifest;
 use crate::record::{Appended, Document, Record, StoreOptions};
 use crate::sessions::Judge;
 use crate::space::{RealSpace, Space};
 use crate::upkeep::{Watch, rollup_at};
 
+/// Records read from the log at a start and not yet taken.
+const RECORDS_AHEAD: usize = 64;
 /// Damaged places remembered.
 const HOLES_MAX: usize = 1_000;
 
@@ -100,20 +102,12 @@ impl Store {
         for (_, _, kept) in recalled.into_iter().flat_map(|(_, placed)| placed) {
             head.recall(kept);
         }
-        let mut samples = 0;
         let how = (
             manifest.begin,
             options.segment_bytes,
             Arc::new(RealDisk) as _,
         );
-        let (log, found) = Log::open(&dir.join("log"), how, |payload| {
-            let record = codec::decode(payload).map_err(|error| error.what)?;
-            if let Record::Batch(batch) = &record {
-                samples += batch.reading_count() as u64;
-            }
-            head.take(&record);
-            Ok(())
-        })?;
+        let (log, found, samples) = replay(&dir.join("log"), how, &mut head)?;
         holes.extend(found.holes);
         let report = RecoveryReport {
             frames: found.frames,
@@ -382,6 +376,38 @@ impl Store {
         }
         nodes
     }
+}
+
+/// Reads the log into the head: records are read and taken by a thread each.
+fn replay(
+    dir: &Path,
+    how: (Begin, u64, Arc<dyn Disk>),
+    head: &mut Head,
+) -> Result<(Log, Found, u64), OpenError> {
+    let (read, records) = std::sync::mpsc::sync_channel::<Record>(RECORDS_AHEAD);
+    std::thread::scope(|scope| {
+        let taking = scope.spawn(|| {
+            let mut samples = 0;
+            for record in records {
+                if let Record::Batch(batch) = &record {
+                    samples += batch.reading_count() as u64;
+                }
+                head.take(&record);
+            }
+            samples
+        });
+        let opened = Log::open(dir, how, |payload| {
+            let record = codec::decode(payload).map_err(|error| error.what)?;
+            // Fails only where the other thread has panicked, which is passed on below.
+            read.send(record).ok();
+            Ok(())
+        });
+        drop(read);
+        let samples = taking
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        opened.map(|(log, found)| (log, found, samples))
+    })
 }
 
 fn payload(index: usize, record: &Record) -> Result<Vec<u8>, AppendError> {

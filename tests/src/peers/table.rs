@@ -228,21 +228,26 @@ fn judged(bar: Bar, own: Option<f64>, peers: (Option<f64>, Option<f64>)) -> (Str
     }
 }
 
-/// Renders how the cost of one engine grows with the number of series.
+/// Renders how the cost of each engine grows with the number of series.
 ///
 /// # Errors
 ///
 /// Says that the text could not be written.
 pub fn by_size(runs: &[(u64, Figures)]) -> Result<String, std::fmt::Error> {
     let mut out = String::from(
-        "| series | M samples | server ns/sample | RSS MiB | RSS B/series | open s | read back M samples/s |\n\
-         |--:|--:|--:|--:|--:|--:|--:|\n",
+        "| | series | M samples | server ns/sample | RSS MiB | RSS B/series | open s | read back M samples/s |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|\n",
     );
+    let mut runs: Vec<_> = runs.iter().collect();
+    runs.sort_by_key(|(series, figures)| (&figures.name, *series));
     for (series, figures) in runs {
-        let replayed = figures.replayed.unwrap_or_default() as f64 / figures.open_s / 1e6;
+        let replayed = figures.replayed.map_or("-".to_owned(), |samples| {
+            format!("{:.1}", samples as f64 / figures.open_s / 1e6)
+        });
         writeln!(
             out,
-            "| {series} | {:.1} | {:.0} | {:.0} | {:.0} | {:.2} | {replayed:.1} |",
+            "| {} | {series} | {:.1} | {:.0} | {:.0} | {:.0} | {:.2} | {replayed} |",
+            figures.name,
             figures.samples as f64 / 1e6,
             per_million(figures.cpu_s, figures) * 1e3,
             mib(figures.resident_bytes),
