@@ -13,6 +13,7 @@ use plimsoll_proto::v1::planner_service_server::PlannerServiceServer;
 use plimsoll_proto::v1::query_service_server::QueryServiceServer;
 use plimsoll_store::{OpenError, Store, Upkeep};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -133,8 +134,15 @@ pub async fn serve(
         ceiling: Arc::clone(&guarded.ceiling),
         age_max: config.connection_age_max,
     };
-    let watching = tokio::spawn(Arc::clone(&guarded.ceiling).follow());
-    let upkeep = tokio::spawn(keep(Arc::clone(&store), Arc::clone(&witness), clock));
+    // What goes on beside the server ends when this is dropped.
+    let mut beside = JoinSet::new();
+    beside.spawn(Arc::clone(&guarded.ceiling).follow());
+    beside.spawn(keep(Arc::clone(&store), Arc::clone(&witness), clock));
+    if let Some(current) = tls.clone() {
+        beside.spawn(current.follow());
+    }
+    scrapes(config, known.clone(), &mut beside)?;
+    warn(config, &known, &mut beside)?;
     let (listener, address) = bind(config.listen).await?;
     tracing::info!(
         listen = %address,
@@ -142,7 +150,6 @@ pub async fn serve(
         tls = tls.is_some(),
         "serving"
     );
-    let following = tls.clone().map(|current| tokio::spawn(current.follow()));
     let lines = guarded.door.open(listener);
     let (told, mut stopping) = tokio::sync::watch::channel(false);
     let drained = told.subscribe();
@@ -150,8 +157,6 @@ pub async fn serve(
         stop.await;
         told.send_replace(true);
     });
-    let scrapes = scrapes(config, known.clone())?;
-    let warning = warn(config, &known)?;
     let advise = Advise::new(config, &known, &witness, assumed);
     let forecast = Forecast {
         known: known.clone(),
@@ -167,13 +172,7 @@ pub async fn serve(
             stopping.wait_for(|told| *told).await.ok();
         });
     let whole = until_drained(server, drained).await?;
-    upkeep.abort();
-    scrapes.abort();
-    warning.abort();
-    watching.abort();
-    if let Some(following) = following {
-        following.abort();
-    }
+    drop(beside);
     if whole {
         // A writer that ended badly has poisoned the store and said so; what was acknowledged is kept.
         drop(tokio::task::spawn_blocking(move || thread.join()).await);
@@ -255,30 +254,26 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeErr
 }
 
 /// Serves `/metrics` where the configuration asks for it.
-fn scrapes(config: &Config, known: Known) -> Result<tokio::task::JoinHandle<()>, ConfigError> {
-    let listen = config.metrics_address()?;
-    Ok(tokio::spawn(async move {
-        if let Some(listen) = listen
-            && let Err(error) = metrics::serve(listen, known).await
-        {
-            tracing::error!(error = %error, %listen, "cannot serve /metrics; everything else goes on");
-        }
-    }))
+fn scrapes(config: &Config, known: Known, beside: &mut JoinSet<()>) -> Result<(), ConfigError> {
+    if let Some(listen) = config.metrics_address()? {
+        beside.spawn(async move {
+            if let Err(error) = metrics::serve(listen, known).await {
+                tracing::error!(error = %error, %listen, "cannot serve /metrics; everything else goes on");
+            }
+        });
+    }
+    Ok(())
 }
 
 /// Sends traps where the configuration asks for them.
-fn warn(config: &Config, known: &Known) -> Result<tokio::task::JoinHandle<()>, ServeError> {
-    let Some(told) = &config.traps else {
-        return Ok(tokio::spawn(std::future::ready(())));
-    };
-    let clock = Arc::clone(&known.clock);
-    let sender = Sender::new(told.auth()?, told.to.clone(), &config.data_dir, clock)?;
-    Ok(tokio::spawn(traps::run(
-        sender,
-        told.every,
-        known.clone(),
-        config.bandwidth()?,
-    )))
+fn warn(config: &Config, known: &Known, beside: &mut JoinSet<()>) -> Result<(), ServeError> {
+    if let Some(told) = &config.traps {
+        let clock = Arc::clone(&known.clock);
+        let sender = Sender::new(told.auth()?, told.to.clone(), &config.data_dir, clock)?;
+        let assumed = config.bandwidth()?;
+        beside.spawn(traps::run(sender, told.every, known.clone(), assumed));
+    }
+    Ok(())
 }
 
 async fn tell_healthy(health: &tonic_health::server::HealthReporter) {
