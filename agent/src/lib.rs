@@ -14,6 +14,7 @@ pub mod identity;
 pub mod look;
 pub mod measure;
 pub mod once;
+pub mod outside;
 pub mod publish;
 pub mod run;
 pub mod sampler;

@@ -167,6 +167,7 @@ fn batch(number: usize, guests: usize, clock: &dyn Clock) -> Batch {
                 network_cards: Vec::new(),
                 host_device_count: 0,
                 hardware: HardwareFacts::default(),
+                project: None,
             },
         });
     }

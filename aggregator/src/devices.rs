@@ -1,13 +1,25 @@
 //! The devices that nodes poll, as rows of an answer. It asks no device anything.
 
-use plimsoll_model::{Metric, NodeId, Part, PolledFacts, Reading, SeriesKey, Subject, UnixMillis};
+use std::collections::HashMap;
+use std::time::Duration;
+
+use plimsoll_model::{
+    DeviceId, Metric, NodeId, Part, PolledFacts, Reading, SeriesKey, Subject, UnixMillis,
+};
 use plimsoll_proto::{render, v1};
 use plimsoll_store::Told;
 
 use crate::known::Known;
 
 /// How many intervals of its own may pass before what a device told is stale.
-const STALE_INTERVALS: u32 = 3;
+pub(crate) const STALE_INTERVALS: u32 = 3;
+
+/// Returns the pace of each device.
+pub(crate) fn intervals(known: &Known) -> HashMap<DeviceId, Duration> {
+    let told = known.store.device_facts().into_iter();
+    told.map(|told| (told.facts.device, told.facts.interval))
+        .collect()
+}
 
 /// Lists devices by name: all, or those that one node polls.
 pub fn list(known: &Known, node: Option<NodeId>) -> Vec<v1::Device> {

@@ -11,6 +11,7 @@ use plimsoll_proto::v1;
 use plimsoll_proto::v1::estimate_service_server::EstimateService;
 use tonic::{Code, Request, Response, Status};
 
+use crate::guard::view::View;
 use crate::known::{DomainRow, Known};
 use crate::page::{refused, status};
 use crate::planner::{self, PlanError, Question};
@@ -29,8 +30,9 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    fn row(&self, domain: DomainId) -> Result<DomainRow, Status> {
+    fn row(&self, domain: DomainId, view: &View) -> Result<DomainRow, Status> {
         let owner = self.known.owner(domain);
+        let owner = owner.filter(|owner| view.sees(&owner.facts));
         owner.ok_or_else(|| {
             let message = format!("no node ever told of domain {domain}; ListDomains lists them");
             status(Code::NotFound, "DOMAIN_NOT_FOUND", message)
@@ -41,19 +43,22 @@ impl Forecast {
     fn read(
         &self,
         request: &v1::EstimateMigrationRequest,
+        view: &View,
     ) -> Result<(DomainRow, Question), Status> {
         let domain =
             parse::domain_id("domain_id", &request.domain_id).map_err(|error| refused(&error))?;
-        let row = self.row(domain)?;
+        let row = self.row(domain, view)?;
         let memory = row.facts.memory_max.map_or(0, |size| size.bytes());
         let question = question(request, memory).map_err(|error| refused(&error))?;
+        // Who sees no node cannot name one.
         if let Some(target) = question.target
-            && !self
-                .known
-                .store
-                .nodes()
-                .iter()
-                .any(|seen| seen.node == target)
+            && !(view.is_all()
+                && self
+                    .known
+                    .store
+                    .nodes()
+                    .iter()
+                    .any(|seen| seen.node == target))
         {
             let message = format!("no node {target} ever reported; ListNodes lists them");
             return Err(status(Code::NotFound, "NODE_NOT_FOUND", message));
@@ -64,8 +69,9 @@ impl Forecast {
     fn estimate(
         &self,
         request: &v1::EstimateMigrationRequest,
+        view: &View,
     ) -> Result<v1::EstimateMigrationResponse, Status> {
-        let (row, question) = self.read(request)?;
+        let (row, question) = self.read(request, view)?;
         let now = self.known.clock.now();
         let made = planner::plan(&self.known, &row, &question, now, self.assumed)
             .map_err(|error| unplanned(&error))?;
@@ -92,7 +98,8 @@ impl Forecast {
             .map(|limit| parse::sequence("downtime_max_ms", limit))
             .transpose()
             .map_err(|error| refused(&error))?;
-        let (row, question) = self.read(asked)?;
+        // Not for tenants.
+        let (row, question) = self.read(asked, &View::All)?;
         let now = self.known.clock.now();
         let made = planner::compare(&self.known, &row, &question, now, self.assumed)
             .map_err(|error| unplanned(&error))?;
@@ -218,7 +225,9 @@ impl EstimateService for Forecast {
         &self,
         request: Request<v1::EstimateMigrationRequest>,
     ) -> Result<Response<v1::EstimateMigrationResponse>, Status> {
-        self.estimate(&request.into_inner()).map(Response::new)
+        let view = View::of(&request);
+        self.estimate(&request.into_inner(), &view)
+            .map(Response::new)
     }
 
     async fn compare_modes(
@@ -248,10 +257,11 @@ impl EstimateService for Forecast {
         &self,
         request: Request<v1::ListMigrationsRequest>,
     ) -> Result<Response<v1::ListMigrationsResponse>, Status> {
+        let view = View::of(&request);
         let request = request.into_inner();
         let wanted = past::Wanted::read(&request).map_err(|error| refused(&error))?;
         let (migrations, next_page_token) =
-            past::page(&self.known.store, &wanted).map_err(|error| refused(&error))?;
+            past::page(&self.known, &wanted, &view).map_err(|error| refused(&error))?;
         Ok(Response::new(v1::ListMigrationsResponse {
             migrations,
             next_page_token,

@@ -14,5 +14,6 @@ mod places;
 pub mod rules;
 pub mod tls;
 pub mod turnstile;
+pub(crate) mod view;
 
 pub use caller::{Caller, Role};

@@ -17,6 +17,7 @@ pub mod ingest;
 pub mod known;
 pub mod lessons;
 mod metrics;
+pub mod outside;
 pub mod page;
 pub mod past;
 pub mod planner;

@@ -120,6 +120,9 @@ struct Holder {
     /// An operator, by name.
     #[arg(long)]
     operator: Option<String>,
+    /// Those of a project, by the id that Nova writes into the metadata of its domains.
+    #[arg(long, value_name = "PROJECT")]
+    tenant: Option<String>,
     /// The aggregator, by the host names and addresses it is reached at.
     #[arg(long, num_args = 1..)]
     server: Vec<String>,
@@ -131,11 +134,13 @@ impl From<Holder> for pki::Holder {
             node,
             planner,
             operator,
+            tenant,
             server,
         } = holder;
         node.map(Self::Node)
             .or(planner.map(Self::Planner))
             .or(operator.map(Self::Operator))
+            .or(tenant.map(Self::Tenant))
             .unwrap_or(Self::Server(server))
     }
 }

@@ -3,9 +3,11 @@
 use plimsoll_model::{DomainId, NodeId, UnixMillis};
 use plimsoll_proto::parse::{self, ParseError};
 use plimsoll_proto::v1;
-use plimsoll_store::{Document, Store};
+use plimsoll_store::Document;
 use prost::Message as _;
 
+use crate::guard::view::View;
+use crate::known::Known;
 use crate::page;
 use crate::witness::DOCUMENT_MIGRATION;
 
@@ -67,8 +69,16 @@ impl Wanted {
 }
 
 /// Returns a page and the token of the next one. A migration that begins meanwhile moves no page.
-pub fn page(store: &Store, wanted: &Wanted) -> Result<(Vec<v1::Migration>, String), ParseError> {
-    let mut all = store.documents(DOCUMENT_MIGRATION);
+pub(crate) fn page(
+    known: &Known,
+    wanted: &Wanted,
+    view: &View,
+) -> Result<(Vec<v1::Migration>, String), ParseError> {
+    let sees = |migration: &v1::Migration| {
+        let domain = DomainId::from_slice(&migration.domain_id);
+        view.is_all() || domain.is_ok_and(|domain| view.sees_domain(known, domain))
+    };
+    let mut all = known.store.documents(DOCUMENT_MIGRATION);
     all.retain(|one| wanted.from <= one.time && one.time < wanted.until);
     all.sort_by(|a, b| (b.time, &b.key).cmp(&(a.time, &a.key)));
     let mut migrations = Vec::new();
@@ -83,7 +93,7 @@ pub fn page(store: &Store, wanted: &Wanted) -> Result<(Vec<v1::Migration>, Strin
             tracing::error!("a migration record cannot be read");
             continue;
         };
-        if !wanted.matches(&migration) {
+        if !wanted.matches(&migration) || !sees(&migration) {
             continue;
         }
         if migrations.len() == wanted.size {
@@ -137,7 +147,7 @@ mod tests {
 
     fn ask(scene: &Scene, request: &v1::ListMigrationsRequest) -> (Vec<Vec<u8>>, String) {
         let wanted = Wanted::read(request).unwrap();
-        let (found, token) = page(&scene.known.store, &wanted).unwrap();
+        let (found, token) = page(&scene.known, &wanted, &View::All).unwrap();
         (found.into_iter().map(|one| one.domain_id).collect(), token)
     }
 

@@ -12,6 +12,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::columns::Question;
 use crate::devices;
+use crate::guard::view::View;
 use crate::known::{DomainRow, Known};
 use crate::page::{page, refused, status};
 use crate::steps::{self, Told};
@@ -96,6 +97,7 @@ impl Query {
         &self,
         selector: Option<v1::SeriesSelector>,
         past: bool,
+        view: &View,
     ) -> Result<Vec<SeriesKey>, ParseError> {
         let selector = selector.unwrap_or_default();
         let (filter, prefix) = filter(&selector)?;
@@ -104,10 +106,15 @@ impl Query {
         if let Some(prefix) = prefix {
             keys.retain(|key| key.metric.name().starts_with(prefix));
         }
+        keys.retain(|key| view.sees_series(&self.known, key));
         Ok(keys)
     }
 
-    fn range(&self, request: v1::QueryRangeRequest) -> Result<v1::QueryRangeResponse, Status> {
+    fn range(
+        &self,
+        request: v1::QueryRangeRequest,
+        view: &View,
+    ) -> Result<v1::QueryRangeResponse, Status> {
         let from = parse::timestamp("start_time", request.start_time.as_ref())
             .map_err(|error| refused(&error))?;
         let to = match &request.end_time {
@@ -116,7 +123,7 @@ impl Query {
         };
         let told = steps::asked(&request, (from, to)).map_err(|error| refused(&error))?;
         let keys = self
-            .select(request.selector, told.past())
+            .select(request.selector, told.past(), view)
             .map_err(|error| refused(&error))?;
         let mut names = keys
             .iter()
@@ -219,6 +226,15 @@ fn rate_sample(rate: &Rate) -> v1::Sample {
     }
 }
 
+/// Takes out where a domain runs, which is not for those who see domains only.
+fn hide_node(domain: &mut v1::Domain) {
+    domain.hostname.clear();
+    if let Some(facts) = &mut domain.facts {
+        facts.node_id.clear();
+        facts.disks.clear();
+    }
+}
+
 fn freshness(fresh: bool) -> i32 {
     if fresh {
         v1::Freshness::Fresh.into()
@@ -248,12 +264,17 @@ impl QueryService for Query {
         &self,
         request: Request<v1::ListDomainsRequest>,
     ) -> Result<Response<v1::ListDomainsResponse>, Status> {
+        let view = View::of(&request);
         let request = request.into_inner();
         let node = parse::node_id_opt("node_id", &request.node_id).map_err(|e| refused(&e))?;
-        let all = self.domains(node, request.fresh_only);
+        let mut all = self.domains(node, request.fresh_only);
+        all.retain(|row| view.sees(&row.facts));
         let (rows, next_page_token) = page(all, request.page_size, &request.page_token, THINGS)
             .map_err(|error| refused(&error))?;
-        let domains = rows.iter().map(|row| self.domain(row)).collect();
+        let mut domains: Vec<v1::Domain> = rows.iter().map(|row| self.domain(row)).collect();
+        if !view.is_all() {
+            domains.iter_mut().for_each(hide_node);
+        }
         Ok(Response::new(v1::ListDomainsResponse {
             domains,
             next_page_token,
@@ -279,9 +300,10 @@ impl QueryService for Query {
         &self,
         request: Request<v1::ListSeriesRequest>,
     ) -> Result<Response<v1::ListSeriesResponse>, Status> {
+        let view = View::of(&request);
         let request = request.into_inner();
         let all = self
-            .select(request.selector, request.past)
+            .select(request.selector, request.past, &view)
             .map_err(|error| refused(&error))?;
         let (keys, next_page_token) = page(all, request.page_size, &request.page_token, SERIES)
             .map_err(|error| refused(&error))?;
@@ -296,6 +318,7 @@ impl QueryService for Query {
         &self,
         request: Request<v1::GetLatestRequest>,
     ) -> Result<Response<v1::GetLatestResponse>, Status> {
+        let view = View::of(&request);
         let request = request.into_inner();
         let selector = request.selector.unwrap_or_default();
         let (filter, prefix) = filter(&selector).map_err(|error| refused(&error))?;
@@ -303,11 +326,22 @@ impl QueryService for Query {
         if let Some(prefix) = prefix {
             all.retain(|read| read.key.metric.name().starts_with(prefix));
         }
+        all.retain(|read| view.sees_series(&self.known, &read.key));
         let (read, next_page_token) = page(all, request.page_size, &request.page_token, SERIES)
             .map_err(|error| refused(&error))?;
+        let now = self.known.clock.now();
+        let paces = devices::intervals(&self.known);
+        let is_fresh = |read: &Reading| {
+            let device = read.key.subject.device();
+            match device.and_then(|device| paces.get(&device)) {
+                None => self.known.is_fresh(read.window.end, now),
+                Some(pace) => now.since(read.window.end) <= *pace * devices::STALE_INTERVALS,
+            }
+        };
         let reading = |read: &Reading| v1::LatestReading {
             series: Some(render::series(&read.key)),
             sample: Some(render::sample(read.window, read.value)),
+            freshness: freshness(is_fresh(read)),
         };
         let readings = read.iter().map(reading).collect();
         Ok(Response::new(v1::GetLatestResponse {
@@ -320,7 +354,8 @@ impl QueryService for Query {
         &self,
         request: Request<v1::QueryRangeRequest>,
     ) -> Result<Response<v1::QueryRangeResponse>, Status> {
-        self.range(request.into_inner()).map(Response::new)
+        let view = View::of(&request);
+        self.range(request.into_inner(), &view).map(Response::new)
     }
 
     async fn query_columns(

@@ -191,6 +191,7 @@ impl Scene {
             network_cards: Vec::new(),
             host_device_count: 0,
             hardware: HardwareFacts::default(),
+            project: None,
         };
         self.sees(&facts, 1);
         facts

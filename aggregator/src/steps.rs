@@ -184,7 +184,9 @@ mod tests {
         let query = Query {
             known: scene.known.clone(),
         };
-        let answer = query.query_range(Request::new(request)).await?;
+        let mut request = Request::new(request);
+        request.extensions_mut().insert(crate::guard::Caller::Local);
+        let answer = query.query_range(request).await?;
         let [series] = answer.into_inner().series.try_into().unwrap();
         Ok(series)
     }

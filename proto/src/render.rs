@@ -185,6 +185,7 @@ pub fn domain_facts(facts: &model::DomainFacts, seen: UnixMillis) -> v1::DomainF
         // Nothing known is told as nothing.
         hardware: (facts.hardware != model::HardwareFacts::default())
             .then(|| hardware(&facts.hardware)),
+        project: facts.project.clone(),
     }
 }
 

@@ -312,6 +312,7 @@ fn what_binds_a_guest_goes_through_both_doors() {
         }],
         host_device_count: 1,
         hardware,
+        project: text("a1b2"),
     };
     let seen = window().end;
     let rendered = render::domain_facts(&guest, seen);

@@ -6,6 +6,7 @@
 mod dirty;
 mod known;
 mod migration;
+pub(crate) mod outside;
 mod patience;
 mod process;
 mod session;

@@ -46,6 +46,7 @@ fn guest(node: NodeId) -> Look {
         }],
         host_device_count: 0,
         hardware: HardwareFacts::default(),
+        project: None,
     };
     let at = SystemClock::new().now();
     let window = Window::between(at, at);

@@ -5,9 +5,14 @@ use plimsoll_model::{
 };
 
 use super::*;
+use crate::forecast::Forecast;
+use crate::guard::Caller;
+use crate::query::Query;
 use crate::scene::{Scene, subject};
 
 const GIB: u64 = 1 << 30;
+/// When scenes begin.
+const BEGINNING_S: i64 = 1_795_000_000;
 
 fn advise(scene: &Scene) -> Advise {
     let assumed = Bandwidth::from_mbit_per_second(1_000);
@@ -257,4 +262,100 @@ fn a_fact_that_an_agent_tells_is_used_by_the_check_that_needs_it() {
     let findings = &advise(&scene).check(&request).unwrap().targets[0].findings;
     let pinning = of(findings, "pinning");
     assert!(pinning.outcome() == v1::Outcome::Warn && pinning.evidence.contains("processors 0-3"));
+}
+
+fn by_local<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Caller::Local);
+    request
+}
+
+/// What each answer about the present says of its age: its name, and whether it calls itself stale.
+async fn ages(scene: &Scene, guest: &DomainFacts) -> Vec<(&'static str, bool)> {
+    use v1::estimate_service_server::EstimateService as _;
+    use v1::query_service_server::QueryService as _;
+    let stale = |envelope: Option<v1::Envelope>| {
+        let qualities = envelope.unwrap().qualities;
+        qualities.contains(&v1::Quality::Stale.into())
+    };
+    let old = |freshness: i32| freshness == i32::from(v1::Freshness::Stale);
+    let advise = advise(scene);
+    let (domain_id, node_id) = (
+        guest.domain.as_bytes().to_vec(),
+        guest.node.as_bytes().to_vec(),
+    );
+    let query = Query {
+        known: scene.known.clone(),
+    };
+    let forecast = Forecast {
+        known: scene.known.clone(),
+        witness: Arc::clone(&advise.witness),
+        assumed: advise.assumed,
+    };
+    let nodes = query.list_nodes(by_local(Default::default())).await;
+    let domains = query.list_domains(by_local(Default::default())).await;
+    let latest = query.get_latest(by_local(Default::default())).await;
+    let estimate = by_local(v1::EstimateMigrationRequest {
+        domain_id: domain_id.clone(),
+        ..Default::default()
+    });
+    let estimate = forecast.estimate_migration(estimate).await.unwrap();
+    let room = forecast.get_headroom(by_local(Default::default())).await;
+    let feasible = by_local(v1::CheckFeasibilityRequest {
+        domain_id: domain_id.clone(),
+        ..Default::default()
+    });
+    let feasible = advise.check_feasibility(feasible).await.unwrap();
+    let ranked = by_local(v1::RankTargetsRequest {
+        domain_id,
+        ..Default::default()
+    });
+    let ranked = advise.rank_targets(ranked).await.unwrap();
+    let evacuation = by_local(v1::EstimateEvacuationRequest {
+        node_id,
+        ..Default::default()
+    });
+    let evacuation = advise.estimate_evacuation(evacuation).await.unwrap();
+    let nodes = nodes.unwrap().into_inner().nodes;
+    let domains = domains.unwrap().into_inner().domains;
+    let latest = latest.unwrap().into_inner().readings;
+    let room = room.unwrap().into_inner().nodes;
+    assert!(!nodes.is_empty() && !domains.is_empty() && !latest.is_empty() && !room.is_empty());
+    vec![
+        ("ListNodes", nodes.iter().all(|one| old(one.freshness))),
+        ("ListDomains", domains.iter().all(|one| old(one.freshness))),
+        ("GetLatest", latest.iter().all(|one| old(one.freshness))),
+        ("EstimateMigration", stale(estimate.into_inner().envelope)),
+        (
+            "GetHeadroom",
+            room.into_iter().all(|one| stale(one.envelope)),
+        ),
+        ("CheckFeasibility", stale(feasible.into_inner().envelope)),
+        ("RankTargets", stale(ranked.into_inner().envelope)),
+        (
+            "EstimateEvacuation",
+            stale(evacuation.into_inner().envelope),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn after_three_silent_intervals_every_answer_calls_itself_stale_and_none_does_before() {
+    let scene = Scene::new();
+    let (a, b) = (scene.node("a", |_| {}), scene.node("b", |_| {}));
+    let guest = scene.guest("web", a);
+    measure(&scene, &[a, b], std::slice::from_ref(&guest));
+    for second in [0, 29, 30] {
+        let passed = scene.now().millis() / 1_000 - BEGINNING_S;
+        scene.pass(second - passed);
+        for (call, stale) in ages(&scene, &guest).await {
+            assert!(!stale, "{call} at {second} s");
+        }
+    }
+    for step in [1, 3_600] {
+        scene.pass(step);
+        for (call, stale) in ages(&scene, &guest).await {
+            assert!(stale, "{call} {step} s later is served as fresh");
+        }
+    }
 }

@@ -18,6 +18,8 @@ pub enum Role {
     Planner,
     /// An operator: it reads all.
     Operator,
+    /// Those of a project: they read of their own domains, and of nothing else.
+    Tenant(String),
 }
 
 impl Role {
@@ -27,6 +29,7 @@ impl Role {
             Self::Node(_) => "node",
             Self::Planner => "planner",
             Self::Operator => "operator",
+            Self::Tenant(_) => "tenant",
         }
     }
 }
@@ -78,7 +81,7 @@ pub enum NamelessError {
     Count(usize),
     /// The name is of no known form.
     #[error(
-        "{0:?} is no name of a caller; spiffe://TRUST/node/UUID, spiffe://TRUST/planner/NAME or spiffe://TRUST/operator/NAME is"
+        "{0:?} is no name of a caller; spiffe://TRUST/node/UUID, spiffe://TRUST/planner/NAME, spiffe://TRUST/operator/NAME or spiffe://TRUST/tenant/PROJECT is"
     )]
     Form(String),
 }
@@ -108,7 +111,7 @@ pub fn read(certificate: &CertificateDer<'_>) -> Result<Caller, NamelessError> {
 }
 
 /// Reads the caller from the URI of a certificate.
-fn named(uri: &str) -> Result<Caller, NamelessError> {
+pub(crate) fn named(uri: &str) -> Result<Caller, NamelessError> {
     let form = || NamelessError::Form(uri.to_owned());
     let path = uri.strip_prefix("spiffe://").ok_or_else(form)?;
     let mut parts = path.split('/');
@@ -124,6 +127,7 @@ fn named(uri: &str) -> Result<Caller, NamelessError> {
         "node" => Role::Node(name.parse().map_err(|_| form())?),
         "planner" => Role::Planner,
         "operator" => Role::Operator,
+        "tenant" => Role::Tenant(name.to_owned()),
         _ => return Err(form()),
     };
     Ok(Caller::Certified {
@@ -157,6 +161,8 @@ mod tests {
             "spiffe://site-a/node/not-a-uuid",
             "spiffe://site-a/node/*",
             "spiffe://site-a/root/me",
+            "spiffe://site-a/tenant/",
+            "spiffe://site-a/tenant/a/b",
             "spiffe://site-a/planner",
             "spiffe://site-a/planner/",
             "spiffe:///planner/me",

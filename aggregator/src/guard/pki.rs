@@ -34,6 +34,8 @@ pub enum Holder {
     Planner(String),
     /// An operator, by name.
     Operator(String),
+    /// Those of a project, by the project's id.
+    Tenant(String),
     /// An aggregator, by the host names and addresses it is reached at.
     Server(Vec<String>),
 }
@@ -154,6 +156,7 @@ fn wanted(
         Holder::Node(node) => client("node", "--node", &node.to_string()),
         Holder::Planner(name) => client("planner", "--planner", name),
         Holder::Operator(name) => client("operator", "--operator", name),
+        Holder::Tenant(project) => client("tenant", "--tenant", project),
         Holder::Server(hosts) => {
             let first = hosts.first().ok_or_else(|| PkiError::Value {
                 field: "--server",

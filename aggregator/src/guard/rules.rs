@@ -24,6 +24,10 @@ enum May {
     Planners,
     /// Operators.
     Operators,
+    /// Planners and operators, and tenants for what is theirs; the service leaves out the rest.
+    PlannersAndTenants,
+    /// Operators, and tenants for what is theirs; the service leaves out the rest.
+    OperatorsAndTenants,
 }
 
 /// Path of a call, or the beginning of the paths of a whole service (ends in `/`). Each call of ours
@@ -35,11 +39,14 @@ const RULES: &[(&str, May)] = &[
     ("/plimsoll.v1.IngestService/Ingest", May::Nodes),
     (
         "/plimsoll.v1.EstimateService/EstimateMigration",
-        May::Planners,
+        May::PlannersAndTenants,
     ),
     ("/plimsoll.v1.EstimateService/CompareModes", May::Planners),
     ("/plimsoll.v1.EstimateService/GetHeadroom", May::Planners),
-    ("/plimsoll.v1.EstimateService/ListMigrations", May::Planners),
+    (
+        "/plimsoll.v1.EstimateService/ListMigrations",
+        May::PlannersAndTenants,
+    ),
     (
         "/plimsoll.v1.EstimateService/GetModelAccuracy",
         May::Planners,
@@ -55,10 +62,22 @@ const RULES: &[(&str, May)] = &[
     ),
     ("/plimsoll.v1.PlannerService/ListConflicts", May::Planners),
     ("/plimsoll.v1.QueryService/ListNodes", May::Planners),
-    ("/plimsoll.v1.QueryService/ListDomains", May::Planners),
-    ("/plimsoll.v1.QueryService/ListSeries", May::Operators),
-    ("/plimsoll.v1.QueryService/GetLatest", May::Operators),
-    ("/plimsoll.v1.QueryService/QueryRange", May::Operators),
+    (
+        "/plimsoll.v1.QueryService/ListDomains",
+        May::PlannersAndTenants,
+    ),
+    (
+        "/plimsoll.v1.QueryService/ListSeries",
+        May::OperatorsAndTenants,
+    ),
+    (
+        "/plimsoll.v1.QueryService/GetLatest",
+        May::OperatorsAndTenants,
+    ),
+    (
+        "/plimsoll.v1.QueryService/QueryRange",
+        May::OperatorsAndTenants,
+    ),
     ("/plimsoll.v1.QueryService/QueryColumns", May::Operators),
     ("/plimsoll.v1.QueryService/ListEvents", May::Operators),
     ("/plimsoll.v1.QueryService/ListDevices", May::Operators),
@@ -88,6 +107,8 @@ pub fn allowed(caller: &Caller, path: &str) -> bool {
         Some(May::Nodes) => matches!(role, Role::Node(_)),
         Some(May::Planners) => matches!(role, Role::Planner | Role::Operator),
         Some(May::Operators) => matches!(role, Role::Operator),
+        Some(May::PlannersAndTenants) => !matches!(role, Role::Node(_)),
+        Some(May::OperatorsAndTenants) => matches!(role, Role::Operator | Role::Tenant(_)),
     }
 }
 
@@ -206,7 +227,7 @@ mod tests {
 
     #[test]
     fn only_agents_send() {
-        for role in [Role::Planner, Role::Operator] {
+        for role in [Role::Planner, Role::Operator, Role::Tenant("a".to_owned())] {
             assert!(!allowed(
                 &certified(role),
                 "/plimsoll.v1.IngestService/Ingest"

@@ -307,14 +307,14 @@ macro_rules! packed {
     )*};
     // Things that grew after their bytes were released: first what they always had, and what came
     // later apart from it.
-    (grown: $($name:ident { $($field:ident),* } { $($new:ident),* } [ $($list:ident),* ])*) => {$(
+    (grown: $($name:ident { $($field:ident),* } { $($new:ident),* } [ $($list:ident),* ] $(+ $apart:ident)?)*) => {$(
         impl Pack for $name {
             fn pack(&self, out: &mut Vec<u8>) {
                 $(self.$field.pack(out);)*
             }
 
             fn unpack(input: &mut &[u8]) -> Result<Self, Malformed> {
-                Ok(Self { $($field: Pack::unpack(input)?,)* $($new: Default::default(),)* })
+                Ok(Self { $($field: Pack::unpack(input)?,)* $($new: Default::default(),)* $($apart: Default::default())? })
             }
         }
 
@@ -409,7 +409,7 @@ packed!(grown:
     DomainFacts {
         domain, node, incarnation, name, accelerator, machine, cpu_model, vcpu_count, memory_max,
         huge_pages, disks, network_cards, host_device_count
-    } { hardware } [ disks, network_cards ]
+    } { hardware } [ disks, network_cards ] + project
 );
 packed!(choices:
     EventKind {

@@ -215,6 +215,7 @@ async fn every_call_meets_every_role() {
         ("node", Holder::Node(NODE.parse().unwrap())),
         ("planner", Holder::Planner("watcher".to_owned())),
         ("operator", Holder::Operator("me".to_owned())),
+        ("tenant", Holder::Tenant("a1b2".to_owned())),
     ] {
         channels.push((role, site.dial(&site.issue(&holder)).await.unwrap()));
     }
@@ -225,10 +226,19 @@ async fn every_call_meets_every_role() {
         let raw = path.contains("QueryService")
             && !path.ends_with("/ListNodes")
             && !path.ends_with("/ListDomains");
+        let theirs = [
+            "/ListDomains",
+            "/EstimateMigration",
+            "/ListMigrations",
+            "/ListSeries",
+            "/GetLatest",
+            "/QueryRange",
+        ];
         for (role, channel) in &channels {
             let may = match *role {
                 "node" => ingest,
                 "planner" => !ingest && !raw,
+                "tenant" => theirs.iter().any(|call| path.ends_with(call)),
                 _ => !ingest,
             };
             let refused = matches!(call(channel, path).await,
@@ -401,4 +411,86 @@ async fn a_revoked_certificate_no_longer_comes_in() {
     })
     .await;
     site.list_nodes(&other).await.unwrap();
+}
+
+/// Opens a stream of a node; what it sends next goes into the sender.
+async fn greeted(
+    channel: Channel,
+) -> Result<
+    (
+        tokio::sync::mpsc::Sender<v1::IngestRequest>,
+        tonic::Streaming<v1::IngestResponse>,
+    ),
+    Status,
+> {
+    let (kept, frames) = tokio::sync::mpsc::channel(4);
+    kept.send(hello(NODE)).await.unwrap();
+    let frames = tokio_stream::wrappers::ReceiverStream::new(frames);
+    let mut answers = IngestServiceClient::new(channel)
+        .ingest(frames)
+        .await?
+        .into_inner();
+    let welcome = answers.message().await?;
+    assert!(welcome.is_some(), "it is welcome");
+    Ok((kept, answers))
+}
+
+#[tokio::test]
+async fn a_stream_that_is_old_is_ended_and_the_next_one_is_welcome() {
+    let site = Site::begin_with(|config| {
+        config.connection_age_max = std::time::Duration::from_secs(1);
+    })
+    .await;
+    let credentials = site.issue(&Holder::Node(NODE.parse().unwrap()));
+    let began = std::time::Instant::now();
+    let (_kept, mut answers) = greeted(site.dial(&credentials).await.unwrap())
+        .await
+        .unwrap();
+    let ended = answers.message().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable);
+    assert!(ended.message().starts_with("AGED"), "{ended}");
+    assert!(began.elapsed() >= std::time::Duration::from_millis(900));
+    greeted(site.dial(&credentials).await.unwrap())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_node_has_two_connections_and_a_third_only_when_one_has_gone() {
+    let site = Site::begin().await;
+    let credentials = site.issue(&Holder::Node(NODE.parse().unwrap()));
+    let mut open = Vec::new();
+    for _ in 0..plimsoll_aggregator::guard::door::OF_NODE_MAX {
+        let channel = site.dial(&credentials).await.unwrap();
+        open.push(greeted(channel).await.unwrap());
+    }
+    let comes_in = async || match site.dial(&credentials).await {
+        Ok(channel) => greeted(channel).await.is_ok(),
+        Err(_) => false,
+    };
+    assert!(!comes_in().await, "a third one came in");
+    open.pop();
+    site::until("a place is free again", comes_in).await;
+}
+
+#[tokio::test]
+async fn where_memory_is_out_samples_and_questions_are_refused_until_later() {
+    use tonic_types::StatusExt as _;
+    let site = Site::begin_with(|config| config.memory_size_max = "1KiB".to_owned()).await;
+    let operator = site.issue(&Holder::Operator("me".to_owned()));
+    let mut query = QueryServiceClient::new(site.dial(&operator).await.unwrap());
+    let asked = query.list_nodes(v1::ListNodesRequest::default()).await;
+    let refused = asked.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.get_details_retry_info().is_some());
+
+    let credentials = site.issue(&Holder::Node(NODE.parse().unwrap()));
+    let channel = site.dial(&credentials).await.unwrap();
+    let (kept, mut answers) = greeted(channel).await.unwrap();
+    let batch = v1::ingest_request::Frame::Batch(v1::Batch::default());
+    let frame = v1::IngestRequest { frame: Some(batch) };
+    kept.send(frame).await.unwrap();
+    let refused = answers.message().await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.get_details_retry_info().is_some());
 }

@@ -35,13 +35,18 @@ pub(crate) fn free_port() -> u16 {
 
 impl Site {
     pub(crate) async fn begin() -> Self {
+        Self::begin_with(|_| {}).await
+    }
+
+    pub(crate) async fn begin_with(bend: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config {
+        let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], free_port())),
             data_dir: dir.path().join("data"),
             tls: Some(certify(dir.path())),
             ..Config::default()
         };
+        bend(&mut config);
         let (stop, stopped) = oneshot::channel();
         let address = config.listen;
         tokio::spawn(async move {

@@ -177,6 +177,8 @@ pub struct DomainFacts {
     pub host_device_count: u32,
     /// What of its make-up binds it to hosts of some kind.
     pub hardware: HardwareFacts,
+    /// Project that owns it, as Nova writes it into the domain's metadata; absent where none was told.
+    pub project: Option<String>,
 }
 
 /// What of a domain's make-up binds it to hosts of some kind. Absent means not known.

@@ -186,6 +186,7 @@ fn facts_of_domain(node: NodeId, message: v1::DomainFacts) -> Result<Fact, Parse
             Some(told) => hardware(told).map_err(|error| error.within("hardware"))?,
             None => model::HardwareFacts::default(),
         },
+        project: text_opt("project", message.project, NAME_BYTES_MAX)?,
     };
     Ok(Fact::Domain {
         seen: timestamp("seen_time", message.seen_time.as_ref())?,

@@ -130,6 +130,7 @@ pub(super) fn domain(xml: &str, about: About) -> Option<Described> {
         network_cards: cards,
         host_device_count: hardware::passed_through(&hardware),
         hardware,
+        project: project(root),
     };
     let named = nodes.iter().copied().filter(|node| disk(*node).is_some());
     let files = named.clone().enumerate();
@@ -141,6 +142,13 @@ pub(super) fn domain(xml: &str, about: About) -> Option<Described> {
         facts,
         macs,
     })
+}
+
+/// Reads the project that owns the domain, as Nova writes it.
+fn project(root: Node<'_, '_>) -> Option<String> {
+    let owner = child(child(child(root, "metadata")?, "instance")?, "owner")?;
+    let project = cut(child(owner, "project")?.attribute("uuid")?);
+    (!project.is_empty()).then_some(project)
 }
 
 /// Lists the devices of a kind.
@@ -336,6 +344,26 @@ mod tests {
             time_stamp_counter("<capabilities><host/></capabilities>"),
             None
         );
+    }
+
+    #[test]
+    fn the_project_of_a_guest_stands_in_what_nova_wrote() {
+        let read = |metadata: &str| {
+            let xml = format!("<domain><name>a</name><metadata>{metadata}</metadata></domain>");
+            domain(&xml, about()).unwrap().facts.project
+        };
+        let nova = |owner: &str| {
+            format!(
+                "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>\
+                 <nova:owner>{owner}</nova:owner></nova:instance>"
+            )
+        };
+        let told =
+            nova("<nova:user uuid='u1'>me</nova:user><nova:project uuid='a1b2'>p</nova:project>");
+        assert_eq!(read(&told).as_deref(), Some("a1b2"));
+        assert_eq!(read(&nova("<nova:user uuid='u1'>me</nova:user>")), None);
+        assert_eq!(read(&nova("<nova:project uuid=' '>p</nova:project>")), None);
+        assert_eq!(read(""), None);
     }
 
     #[test]

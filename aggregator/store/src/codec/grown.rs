@@ -1,7 +1,7 @@
 //! Facts that came to tell more after their bytes were released. It knows no fields: `packed!(grown: ...)`
 //! lists them.
 
-use plimsoll_model::{Fact, UnixMillis};
+use plimsoll_model::{DomainFacts, Fact, UnixMillis};
 
 use super::{Malformed, Pack, malformed};
 
@@ -24,7 +24,16 @@ impl Pack for Fact {
     fn pack(&self, out: &mut Vec<u8>) {
         match self {
             Self::Node { seen, facts } => pack_fact([1, 3], *seen, facts, out),
-            Self::Domain { seen, facts } => pack_fact([2, 4], *seen, facts, out),
+            Self::Domain { seen, facts } => match &facts.project {
+                None => pack_fact([2, 4], *seen, facts, out),
+                project => {
+                    out.push(6);
+                    seen.pack(out);
+                    facts.pack(out);
+                    facts.pack_growth(out);
+                    project.pack(out);
+                }
+            },
             Self::Device { seen, facts } => {
                 out.push(5);
                 seen.pack(out);
@@ -39,6 +48,11 @@ impl Pack for Fact {
         match code {
             1 | 3 => unpack_fact(code == 3, input).map(|facts| Self::Node { seen, facts }),
             2 | 4 => unpack_fact(code == 4, input).map(|facts| Self::Domain { seen, facts }),
+            6 => {
+                let mut facts: DomainFacts = unpack_fact(true, input)?;
+                facts.project = Pack::unpack(input)?;
+                Ok(Self::Domain { seen, facts })
+            }
             5 => Pack::unpack(input).map(|facts| Self::Device { seen, facts }),
             _ => malformed("a Fact is not known"),
         }
@@ -65,7 +79,9 @@ fn unpack_fact<T: Pack + Grown>(has_grown: bool, input: &mut &[u8]) -> Result<T,
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_model::{InterfaceFacts, NodeFacts};
+    use plimsoll_model::{
+        BootId, DomainId, HardwareFacts, Incarnation, InterfaceFacts, NodeFacts, NodeId,
+    };
 
     use super::*;
 
@@ -105,7 +121,32 @@ mod tests {
             ..NodeFacts::default()
         });
         assert_eq!(bytes(&grown)[0], 3);
-        for fact in [plain, grown] {
+        let guest = |project: Option<&str>| Fact::Domain {
+            seen: UnixMillis::from_millis(1),
+            facts: DomainFacts {
+                domain: DomainId::random(),
+                node: NodeId::random(),
+                incarnation: Incarnation {
+                    boot: BootId::random(),
+                    started_ms: 5,
+                },
+                name: "web".to_owned(),
+                accelerator: None,
+                machine: None,
+                cpu_model: None,
+                vcpu_count: None,
+                memory_max: None,
+                huge_pages: None,
+                disks: Vec::new(),
+                network_cards: Vec::new(),
+                host_device_count: 0,
+                hardware: HardwareFacts::default(),
+                project: project.map(str::to_owned),
+            },
+        };
+        let (free, owned) = (guest(None), guest(Some("a1")));
+        assert_eq!((bytes(&free)[0], bytes(&owned)[0]), (2, 6));
+        for fact in [plain, grown, free, owned] {
             assert_eq!(Fact::unpack(&mut bytes(&fact).as_slice()), Ok(fact));
         }
     }

@@ -1,0 +1,10 @@
+#![no_main]
+
+#[path = "../look.rs"]
+mod look;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let (name, look) = look::TARGETS[0];
+    assert_eq!(name, "frame");
+    look(bytes);
+});

@@ -1,0 +1,68 @@
+//! The page of limits, held to the code: what it names is there.
+
+use std::path::Path;
+use std::process::Command;
+
+fn root() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The texts of a line that stand in backquotes.
+fn quoted(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+/// Every Rust file that is kept, as one text.
+fn code() -> String {
+    let listed = Command::new("git")
+        .args([
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "*.rs",
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let names = String::from_utf8(listed.stdout).unwrap();
+    let texts = names
+        .lines()
+        .filter_map(|name| std::fs::read_to_string(root().join(name)).ok());
+    texts.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_constant_counter_and_test_of_the_page_is_there() {
+    let page = std::fs::read_to_string(root().join("LIMITS.md")).unwrap();
+    let words = std::fs::read_to_string(root().join("aggregator/src/guard/limits.rs")).unwrap();
+    let code = code();
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains('`'));
+    let (mut whole, mut all) = (0, 0);
+    for row in rows {
+        let named = quoted(row);
+        let place = named.iter().position(|text| text.ends_with(".rs")).unwrap();
+        let (constant, file) = (named[place - 1], named[place]);
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let defined = format!("const {constant}:");
+        assert!(text.contains(&defined), "{file} has no {constant}");
+        all += 1;
+        let [.., counter, test] = named.as_slice() else {
+            panic!("{row}");
+        };
+        if place + 2 < named.len() {
+            assert!(
+                words.contains(&format!("=> \"{counter}\",")),
+                "no counter {counter}"
+            );
+            assert!(code.contains(&format!("fn {test}(")), "no test {test}");
+            whole += 1;
+        }
+    }
+    assert!(
+        whole >= 20 && all > whole,
+        "{whole} of {all} rows are whole"
+    );
+}
