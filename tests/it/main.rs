@@ -22,7 +22,6 @@ mod reflection;
 mod refusals;
 mod restarts;
 mod sealed;
-mod seeds_tmp;
 mod tidy;
 mod traps;
 mod units;
