@@ -129,20 +129,16 @@ pub async fn serve(
         writer,
         roster,
         witness: Arc::clone(&witness),
-        clock: Arc::clone(&clock),
+        clock,
         met: Arc::clone(&known.met),
         ceiling: Arc::clone(&guarded.ceiling),
         age_max: config.connection_age_max,
     };
-    // What goes on beside the server ends when this is dropped.
-    let mut beside = JoinSet::new();
+    let mut beside = beside(config, &known, &witness)?;
     beside.spawn(Arc::clone(&guarded.ceiling).follow());
-    beside.spawn(keep(Arc::clone(&store), Arc::clone(&witness), clock));
     if let Some(current) = tls.clone() {
         beside.spawn(current.follow());
     }
-    scrapes(config, known.clone(), &mut beside)?;
-    warn(config, &known, &mut beside)?;
     let (listener, address) = bind(config.listen).await?;
     tracing::info!(
         listen = %address,
@@ -178,6 +174,20 @@ pub async fn serve(
         drop(tokio::task::spawn_blocking(move || thread.join()).await);
     }
     Ok(())
+}
+
+/// Starts what goes on beside the server; it ends when it is dropped.
+fn beside(
+    config: &Config,
+    known: &Known,
+    witness: &Arc<Witness>,
+) -> Result<JoinSet<()>, ServeError> {
+    let mut beside = JoinSet::new();
+    let (store, clock) = (Arc::clone(&known.store), Arc::clone(&known.clock));
+    beside.spawn(keep(store, Arc::clone(witness), clock));
+    scrapes(config, known.clone(), &mut beside)?;
+    warn(config, known, &mut beside)?;
+    Ok(beside)
 }
 
 /// The parts of the guard.
