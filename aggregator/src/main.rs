@@ -16,6 +16,11 @@ use plimsoll_model::{Clock as _, NodeId, SystemClock};
 use plimsoll_store::{Store, StoreOptions};
 use tracing_subscriber::EnvFilter;
 
+// After a seal the memory of what was sealed goes back to the system within seconds, also where nothing
+// more is allocated. How fast is said in .cargo/config.toml.
+#[global_allocator]
+static MEMORY: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Exit code of flags that are not taken.
 const EXIT_USAGE: u8 = 2;
 /// Exit code of a configuration that is not taken (sysexits.h, EX_CONFIG).
