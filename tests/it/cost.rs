@@ -27,9 +27,9 @@ fn the_agent_asks_libvirt_less_than_the_exporters_and_one_stopped_guest_hides_no
     }
     let order = Order {
         guests: 3,
-        interval: Duration::from_secs(2),
-        window: Duration::from_secs(8),
-        stuck: Duration::from_secs(8),
+        interval: Duration::from_secs(1),
+        window: Duration::from_secs(5),
+        stuck: Duration::from_secs(6),
         systems: vec![System::Plimsoll, System::Exporters],
         recorded: vec![100],
         programs: programs(),
