@@ -26,4 +26,3 @@ mod tidy;
 mod traps;
 mod units;
 mod wire;
-mod writers;
