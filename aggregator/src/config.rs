@@ -160,6 +160,9 @@ impl Default for Config {
     }
 }
 
+/// Rollups are made of six hours that have been over for four, and of samples that were sealed by then.
+const RETENTION_MIN: Duration = Duration::from_secs(12 * 3600);
+
 /// Why a configuration is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -333,6 +336,11 @@ impl Config {
             let problem = "must lie in 1s to 1h".to_owned();
             return Err(ConfigError::value("interval", problem));
         }
+        if !self.retention.is_zero() && self.retention < RETENTION_MIN {
+            let problem = "must be 12h at least, or 0s for ever: rollups are made of samples that have \
+                           settled";
+            return Err(ConfigError::value("retention", problem.to_owned()));
+        }
         if self.connection_age_max < Duration::from_secs(1) {
             let problem = "must be 1s or more".to_owned();
             return Err(ConfigError::value("connection_age_max", problem));
@@ -415,6 +423,12 @@ mod tests {
             of_file.ends_with("aggregator.toml:2: interval: must lie in 1s to 1h"),
             "{of_file}"
         );
+        let short = refused("retention = \"11h\"\n", |_| {});
+        assert!(
+            short.contains("aggregator.toml:1: retention: must be 12h"),
+            "{short}"
+        );
+        assert!(Config::load(None, |config| config.retention = Duration::ZERO).is_ok());
         let in_table = refused("[limits]\niops_loss_max = \"7\"\n", |_| {});
         assert!(
             in_table.contains("aggregator.toml:2: limits.iops_loss_max: "),

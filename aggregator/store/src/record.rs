@@ -10,7 +10,8 @@ use plimsoll_model::{
 /// How a store is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// How long samples are kept; absent keeps them for ever.
+    /// How long samples are kept; absent keeps them for ever. Rollups know all of them only if that is
+    /// [`StoreOptions::settle_after`] and eight hours at least.
     pub retention: Option<Duration>,
     /// Bytes of sealed samples at most; the oldest partitions go first. Absent sets no limit.
     pub retention_bytes: Option<u64>,
