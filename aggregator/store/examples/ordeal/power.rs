@@ -20,7 +20,9 @@ pub(crate) enum Kind {
 
 /// A file system in a file, mounted.
 pub(crate) struct Mounted {
-    image: PathBuf,
+    /// Its loop device. It stays the same over all cuts: were it found anew for each, whoever else mounts at
+    /// that moment could get it.
+    device: String,
     at: PathBuf,
     // Holds both.
     _place: tempfile::TempDir,
@@ -38,8 +40,9 @@ impl Mounted {
             Kind::Xfs => "mkfs.xfs",
         };
         run(&[make, "-q", &text(&image)?])?;
+        let device = run(&["losetup", "--find", "--show", &text(&image)?])?;
         let mounted = Self {
-            image,
+            device: device.trim().to_owned(),
             at,
             _place: place,
         };
@@ -52,7 +55,7 @@ impl Mounted {
     }
 
     fn mount(&self) -> anyhow::Result<()> {
-        run(&["mount", "-o", "loop", &text(&self.image)?, &text(&self.at)?])?;
+        run(&["mount", &self.device, &text(&self.at)?])?;
         Ok(())
     }
 
@@ -73,6 +76,7 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         // Lazily, so that the directory can be removed whatever still lives below it.
         drop(text(&self.at).and_then(|at| run(&["umount", "-l", &at])));
+        drop(run(&["losetup", "--detach", &self.device]));
     }
 }
 
