@@ -109,15 +109,15 @@ const MUTANTS: [Mutant; 18] = [
     Mutant {
         name: "takes a counter that begins anew for one that grew",
         file: "rollup/cell.rs",
-        text: "let Some(grown) = second.1.checked_sub(first.1) else {",
-        becomes: "let Some(grown) = Some(second.1.abs_diff(first.1)) else {",
+        text: "(*first, second.checked_sub(*first))",
+        becomes: "(*first, Some(second.abs_diff(*first)))",
         killer: "model::",
     },
     Mutant {
         name: "connects samples that lie too far apart",
         file: "rollup/cell.rs",
-        text: "if span.is_zero() || span > GAP {",
-        becomes: "if span.is_zero() {",
+        text: "!span.is_zero() && span <= GAP",
+        becomes: "!span.is_zero()",
         killer: "model::",
     },
     Mutant {
