@@ -43,26 +43,12 @@ impl Keeper {
     ) -> Result<Option<Vec<Arc<Rolled>>>, OpenError> {
         let mut damaged = BTreeSet::new();
         let mut damage = Damage::of(self, job);
-        let mut places = BTreeSet::new();
-        for file in &job.from {
-            match file.read() {
-                Ok(opened) => {
-                    places.extend(opened.footer.blocks.keys().copied());
-                    if let Some(hole) = opened.damage.clone().filter(|_| opened.is_partial) {
-                        damage.old(hole.path, hole.offset, (job.span, None));
-                    }
-                }
-                Err(hole) => damage.old(hole.path, hole.offset, (job.span, None)),
-            }
-        }
         let near = |span: &Span| Span {
             begin: span.begin.minus(GAP),
             end: span.end.plus(GAP),
         };
         let needed: Vec<Span> = job.fresh.iter().map(near).collect();
-        for span in &needed {
-            places.extend(damage.places(&self.files, *span));
-        }
+        let places = damage.subjects(&self.files, job, &needed);
         let next_file = Cell::from_mut(next_file);
         let rolling = |tier: &Tier| Rolling {
             at: (&self.dir, &self.handles.rollups),
@@ -286,6 +272,26 @@ impl<'a> Damage<'a> {
         if !self.is_fresh(what.0) {
             self.note(&path, offset, what);
         }
+    }
+
+    /// Lists the subjects of a job; notes old files that cannot be read as a whole.
+    fn subjects(&mut self, files: &Files, job: &Job, needed: &[Span]) -> BTreeSet<Place> {
+        let mut places = BTreeSet::new();
+        for file in &job.from {
+            match file.read() {
+                Ok(opened) => {
+                    places.extend(opened.footer.blocks.keys().copied());
+                    if let Some(hole) = opened.damage.clone().filter(|_| opened.is_partial) {
+                        self.old(hole.path, hole.offset, (job.span, None));
+                    }
+                }
+                Err(hole) => self.old(hole.path, hole.offset, (job.span, None)),
+            }
+        }
+        for span in needed {
+            places.extend(self.places(files, *span));
+        }
+        places
     }
 
     /// Lists the subjects with samples in a span; notes files that have lost nobody knows what.
