@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll_estimate::batch::{Lasting, Schedule, Wave, schedule};
 use plimsoll_estimate::feasibility::{Finding, Outcome};
 use plimsoll_estimate::{Verdict, network};
-use plimsoll_model::{Bandwidth, NodeId};
+use plimsoll_model::{Bandwidth, Metric, NodeId, Subject};
 use plimsoll_proto::parse::{self, ParseError};
 use plimsoll_proto::{render, v1};
 use tonic::{Code, Status};
@@ -39,6 +39,16 @@ struct Place<'a> {
 }
 
 impl Advise {
+    /// Whether a node, or its libvirt, is silent: then nobody knows what runs there, and an empty plan says
+    /// nothing.
+    fn is_silent(&self, node: NodeId) -> bool {
+        let now = self.known.clock.now();
+        let heard = self.known.last_heard(node);
+        let libvirt = self.known.whole(Subject::Node(node), Metric::HostLibvirtUp);
+        !heard.is_some_and(|heard| self.known.is_fresh(heard, now))
+            || libvirt.is_some_and(|up| up.value == 0)
+    }
+
     pub(super) fn evacuate(
         &self,
         request: &v1::EstimateEvacuationRequest,
@@ -72,7 +82,7 @@ impl Advise {
         }
         let (schedule, late) = self.waves(source, &places, concurrency);
         stuck.extend(late);
-        let stale = rows.iter().any(|row| !row.fresh);
+        let stale = self.is_silent(source);
         let done_ms = Duration::from_millis(schedule.makespan.p90_ms);
         Ok(v1::EstimateEvacuationResponse {
             envelope: Some(self.envelope("evacuation", stale)),
