@@ -20,7 +20,7 @@ use crate::source::path::Paths;
 use crate::source::slow::SlowPaths;
 use crate::source::snmp::Devices;
 use crate::spool::Spool;
-use crate::uplink::{SharedSpool, Uplink};
+use crate::uplink::{Network, SharedSpool, Uplink};
 
 /// Looks that wait for the sampler; more make the sources wait.
 const LOOKS_MAX: usize = 64;
@@ -67,8 +67,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         clock: Arc::clone(&clock),
     };
     let uplink = Uplink {
-        url: config.aggregator.clone(),
-        credentials: config.credentials.clone(),
+        way: Arc::new(network(&config)),
         node,
         spool: spool.clone(),
         clock: Arc::clone(&clock),
@@ -111,7 +110,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     watching.shutdown().await;
     finish(sampling, &spool).await;
     sending.abort();
-    spool.lock().sync();
+    spool.lock().close();
     Ok(())
 }
 
@@ -130,6 +129,14 @@ async fn watch_others(
         looks: looks.clone(),
     };
     tokio::join!(paths.run(), devices.run(looks));
+}
+
+/// The way to the aggregator that is configured.
+fn network(config: &Config) -> Network {
+    Network {
+        url: config.aggregator.clone(),
+        credentials: config.credentials.clone(),
+    }
 }
 
 /// Serves over SNMP; where that cannot be, all else goes on.

@@ -27,7 +27,8 @@ impl Latest {
     /// Most series groups that are kept.
     const SWEEPS_MAX: usize = 4_096;
 
-    pub(crate) fn put(&self, sweeps: Vec<v1::Sweep>) {
+    /// Puts sweeps in the place of those of the same series.
+    pub fn put(&self, sweeps: Vec<v1::Sweep>) {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for sweep in sweeps {
             if latest.len() >= Self::SWEEPS_MAX {

@@ -5,17 +5,20 @@
 //! becomes a gap that is sent in its place. It knows no network. Where the disk fails, segments are
 //! kept in memory, fewer of them, and the log says so.
 
+mod finished;
+mod mark;
 mod record;
 mod segment;
 mod session;
 
 use std::path::{Path, PathBuf};
 
-use plimsoll_model::{SessionId, UnixMillis};
+use plimsoll_model::{BootId, SessionId, UnixMillis};
 use plimsoll_proto::v1;
 
 use crate::body::{Body, Book};
 use crate::chain::chain;
+use finished::Finished;
 pub use record::Frame;
 pub use segment::SEGMENT_BYTES_MAX;
 pub use session::Cursor;
@@ -25,8 +28,55 @@ use session::Session;
 pub const MEMORY_BYTES_MAX: u64 = 32 << 20;
 /// Most bytes of batches that were refused by the aggregator.
 const QUARANTINE_BYTES_MAX: u64 = 16 << 20;
-/// Earlier sessions that are kept; the aggregator remembers no more.
-const SESSIONS_MAX: usize = 16;
+/// Earlier sessions that are kept whole; of older ones gaps are left.
+const SESSIONS_MAX: usize = 256;
+/// Earlier sessions that are known at all; beyond that, the oldest is forgotten and the log says so.
+const DIRECTORIES_MAX: usize = 4_096;
+/// A fork is looked for batch by batch if no more than so many are in doubt; the aggregator remembers the
+/// checksums of twice as many.
+const DOUBTED_MAX: u64 = 64;
+
+/// How much the spool may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes on the disk.
+    pub bytes_max: u64,
+    /// Bytes of one segment.
+    pub segment_bytes_max: u64,
+}
+
+impl Bounds {
+    /// Bounds the whole; segments have their usual length.
+    pub fn of(bytes_max: u64) -> Self {
+        Self {
+            bytes_max,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
+        }
+    }
+}
+
+/// One run of the agent.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// Its session, which no other run has.
+    pub session: SessionId,
+    /// The boot of the machine, which tells a power cut from a kill; absent if it cannot be read.
+    pub boot: Option<BootId>,
+    /// When it began.
+    pub now: UnixMillis,
+}
+
+impl Run {
+    /// Begins a run on this machine.
+    pub fn begin(now: UnixMillis) -> Self {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        Self {
+            session: SessionId::random(),
+            boot: boot.ok().and_then(|text| text.parse().ok()),
+            now,
+        }
+    }
+}
 
 /// Why the spool cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -43,16 +93,22 @@ pub struct SpoolError {
 #[derive(Debug)]
 pub struct Spool {
     directory: PathBuf,
-    bytes_max: u64,
+    bounds: Bounds,
     /// Oldest first; the last one is this run's.
     sessions: Vec<Session>,
+    finished: Finished,
     book: Book,
 }
 
 impl Spool {
     /// Opens the spool and begins a session; without a usable disk it works in memory.
     pub fn open(directory: &Path, bytes_max: u64, now: UnixMillis) -> Self {
-        let mut sessions = match session::find(directory) {
+        Self::open_run(directory, Bounds::of(bytes_max), Run::begin(now))
+    }
+
+    /// Opens the spool like [`Spool::open`], for a run that is told from outside.
+    pub fn open_run(directory: &Path, bounds: Bounds, run: Run) -> Self {
+        let mut sessions = match session::find(directory, bounds, run) {
             Ok(sessions) => sessions,
             Err(error) => {
                 let error = SpoolError {
@@ -63,16 +119,26 @@ impl Spool {
                 Vec::new()
             }
         };
-        while sessions.len() >= SESSIONS_MAX {
+        while sessions.len() >= DIRECTORIES_MAX {
             let forgotten = sessions.remove(0);
-            tracing::warn!(session = %forgotten.id(), "a session too old for the aggregator is forgotten");
+            tracing::error!(session = %forgotten.id(), "too many sessions were never sent; the oldest is forgotten");
             forgotten.delete();
         }
-        sessions.push(Session::begin(directory, SessionId::random(), now));
+        let surplus = sessions.len().saturating_sub(SESSIONS_MAX);
+        for session in sessions.iter_mut().take(surplus) {
+            while session.has_batches() && session.drop_oldest(false) {}
+        }
+        #[cfg(plimsoll_mutant = "sequence_reuse")]
+        let run = Run {
+            session: sessions.last().map_or(run.session, Session::id),
+            ..run
+        };
+        sessions.push(Session::begin(directory, bounds, run));
         Self {
             directory: directory.to_owned(),
-            bytes_max,
+            bounds,
             sessions,
+            finished: Finished::load(directory),
             book: Book::default(),
         }
     }
@@ -94,6 +160,10 @@ impl Spool {
 
     /// Appends a body as the next batch of this session and returns its sequence number.
     pub fn push(&mut self, body: &Body) -> Option<u64> {
+        #[cfg(plimsoll_mutant = "uncounted_drop")]
+        if self.disk_bytes() > self.bounds.bytes_max / 2 {
+            return None;
+        }
         let book = &self.book;
         let session = self.sessions.last_mut()?;
         let sequence = session.push(body, book);
@@ -102,8 +172,9 @@ impl Spool {
     }
 
     fn keep_within_bounds(&mut self) {
-        while self.disk_bytes() > self.bytes_max || self.memory_bytes() > MEMORY_BYTES_MAX {
-            let memory_only = self.disk_bytes() <= self.bytes_max;
+        let bytes_max = self.bounds.bytes_max;
+        while self.disk_bytes() > bytes_max || self.memory_bytes() > MEMORY_BYTES_MAX {
+            let memory_only = self.disk_bytes() <= bytes_max;
             let dropped = self
                 .sessions
                 .iter_mut()
@@ -121,6 +192,14 @@ impl Spool {
 
     fn memory_bytes(&self) -> u64 {
         self.sessions.iter().map(Session::memory_bytes).sum()
+    }
+
+    /// Ends the run well: the next one need not fear that something is missing.
+    pub fn close(&mut self) {
+        self.sync();
+        if let Some(session) = self.sessions.last_mut() {
+            session.close();
+        }
     }
 
     /// Makes what was appended survive a power cut.
@@ -146,6 +225,50 @@ impl Spool {
         Some(session.cursor(durable.saturating_add(1)))
     }
 
+    /// Takes up a session where the aggregator says that its disk ends; absent if the session has gone.
+    ///
+    /// Where the aggregator has what this session did not make, somebody else sends it too. What is in
+    /// doubt, as the second part of the answer tells, is sent again, so that the aggregator finds the batch
+    /// with which they part; if that is too much, the session parts at once.
+    pub fn greet(
+        &mut self,
+        id: SessionId,
+        durable: u64,
+        checksum: Option<u32>,
+    ) -> Option<(Cursor, bool)> {
+        let session = self.find(id)?;
+        if session.has_made(durable, checksum) {
+            return self.resume(id, durable).map(|cursor| (cursor, false));
+        }
+        let known = session.known_durable();
+        tracing::warn!(session = %id, durable, known, "the aggregator has batches of this session that were not made here");
+        if durable.saturating_sub(known) > DOUBTED_MAX {
+            self.fork(id, known.saturating_add(1));
+            return None;
+        }
+        Some((session.cursor(known.saturating_add(1)), true))
+    }
+
+    /// Begins again behind the last number that the aggregator is known to have.
+    pub fn known(&mut self, id: SessionId) -> Option<Cursor> {
+        let session = self.find(id)?;
+        Some(session.cursor(session.known_durable().saturating_add(1)))
+    }
+
+    /// Lets a session go on under a new name from a batch on, since another agent sends under the old one.
+    pub fn fork(&mut self, id: SessionId, first: u64) {
+        let name = SessionId::random();
+        if let Some(session) = self.find(id) {
+            tracing::error!(session = %id, first, new = %name, "another agent sends the same session: was this machine or its disk copied while the agent ran?");
+            session.rename(name, first);
+        }
+    }
+
+    /// Returns the newest sessions of which nothing is left.
+    pub fn finished(&self, now: UnixMillis) -> Vec<v1::FinishedSession> {
+        self.finished.told(now)
+    }
+
     /// Reads some frames from a cursor on; none if all was read.
     pub fn read(&mut self, id: SessionId, cursor: &mut Cursor) -> Vec<Frame> {
         self.find(id)
@@ -160,12 +283,15 @@ impl Spool {
     }
 
     /// Forgets an earlier session of which nothing is left to send.
-    pub fn finish(&mut self, id: SessionId) {
+    pub fn finish(&mut self, id: SessionId, now: UnixMillis) {
         if self.current() == Some(id) {
             return;
         }
         if let Some(at) = self.sessions.iter().position(|session| session.id() == id) {
-            self.sessions.remove(at).delete();
+            let session = self.sessions.remove(at);
+            self.finished
+                .add(&self.directory, (id, session.last()), now);
+            session.delete();
         }
     }
 

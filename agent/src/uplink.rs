@@ -2,6 +2,8 @@
 //!
 //! It makes no samples and judges none; what the aggregator refuses becomes a gap.
 
+mod dial;
+mod pace;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -10,34 +12,50 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plimsoll_model::{Clock, NodeId, SessionId};
-use plimsoll_proto::dial::{self, Credentials, DialError};
+use plimsoll_proto::dial::DialError;
 use plimsoll_proto::v1::ingest_service_client::IngestServiceClient;
 use tokio::sync::watch;
-use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
 
 use crate::chain::chain;
 use crate::spool::Spool;
+pub use dial::{Dial, Line, Network};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const HEALTHY: Duration = Duration::from_secs(60);
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
-const KEEPALIVE_WAIT: Duration = Duration::from_secs(5);
+/// An aggregator that says when to come again is not believed beyond this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// The spool, shared by the sampler, which writes, and the uplink, which reads.
 #[derive(Debug, Clone)]
-pub struct SharedSpool(Arc<Mutex<Spool>>);
+pub struct SharedSpool {
+    spool: Arc<Mutex<Spool>>,
+    /// Whether work is done where it is asked for.
+    at_once: bool,
+}
 
 impl SharedSpool {
     /// Shares a spool.
     pub fn new(spool: Spool) -> Self {
-        Self(Arc::new(Mutex::new(spool)))
+        Self {
+            spool: Arc::new(Mutex::new(spool)),
+            at_once: false,
+        }
+    }
+
+    /// Shares a spool whose work is done where it is asked for, so that a simulation takes the same course
+    /// each time.
+    pub fn at_once(spool: Spool) -> Self {
+        Self {
+            at_once: true,
+            ..Self::new(spool)
+        }
     }
 
     /// Locks it; a thread that panicked leaves it usable, since its files are the truth.
     pub fn lock(&self) -> MutexGuard<'_, Spool> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works on it where waiting for a disk holds up nobody; absent if the work was cut off.
@@ -46,6 +64,9 @@ impl SharedSpool {
         T: Send + 'static,
         F: FnOnce(&mut Spool) -> T + Send + 'static,
     {
+        if self.at_once {
+            return Some(work(&mut self.lock()));
+        }
         let shared = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&mut shared.lock())).await;
         done.map_err(|error| tracing::error!(%error, "work on the spool was cut off"))
@@ -56,10 +77,8 @@ impl SharedSpool {
 /// What the uplink needs.
 #[derive(Debug, Clone)]
 pub struct Uplink {
-    /// Where the aggregator listens.
-    pub url: String,
-    /// What the agent identifies itself with; absent where there is no TLS.
-    pub credentials: Option<Credentials>,
+    /// The way to the aggregator.
+    pub way: Arc<dyn Dial>,
     /// The node, told where there is no certificate to tell it.
     pub node: NodeId,
     /// What is sent.
@@ -95,6 +114,9 @@ pub enum StreamError {
     /// The aggregator does not answer in time.
     #[error("the aggregator does not answer the greeting")]
     Silent,
+    /// The session has parted from its twin and goes on under a new name.
+    #[error("another agent sends the same session; this one goes on under a new one")]
+    Forked,
     /// The aggregator said what the protocol does not allow.
     #[error("the aggregator broke the protocol: {0}")]
     Protocol(&'static str),
@@ -149,7 +171,8 @@ impl Uplink {
         welcomed: &mut bool,
         told: &mut Option<String>,
     ) -> Result<(), StreamError> {
-        let mut client = self.connect().await?;
+        let url = self.way.url().to_owned();
+        let client = IngestServiceClient::new(self.way.dial().await?);
         loop {
             let sessions: Vec<SessionId> = self
                 .spool
@@ -161,37 +184,22 @@ impl Uplink {
             };
             let mut on_welcome = || {
                 if !*welcomed || told.is_some() {
-                    tracing::info!(url = self.url, "connected to the aggregator");
+                    tracing::info!(url, "connected to the aggregator");
                 }
                 *welcomed = true;
                 *told = None;
             };
             stream::Turn {
-                url: &self.url,
+                url: &url,
                 node: self.node,
                 spool: &self.spool,
                 clock: self.clock.as_ref(),
                 added: &mut self.added,
                 latest: &self.latest,
             }
-            .run(&mut client, *first, &mut on_welcome)
+            .run(&client, *first, &mut on_welcome)
             .await?;
         }
-    }
-
-    async fn connect(&self) -> Result<IngestServiceClient<Channel>, StreamError> {
-        let url = || self.url.clone();
-        let endpoint = dial::endpoint(&self.url, self.credentials.as_ref())?
-            .connect_timeout(CONNECT_MAX)
-            .http2_keep_alive_interval(KEEPALIVE_EVERY)
-            .keep_alive_timeout(KEEPALIVE_WAIT)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|source| StreamError::Unreachable { url: url(), source })?;
-        Ok(IngestServiceClient::new(channel))
     }
 }
 
@@ -200,8 +208,8 @@ fn is_of_age(status: &tonic::Status) -> bool {
     status.code() == tonic::Code::Unavailable && status.message().starts_with("AGED")
 }
 
-/// Returns how long to wait: anything up to the backoff, so that a fleet does not come at once; at
-/// least a minute where trying again soon cannot help.
+/// Returns how long to wait: anything up to the backoff, so that a fleet does not come at once; as long as
+/// the aggregator asks for, and at least a minute where trying again soon cannot help.
 fn patience(error: &StreamError, backoff: Duration) -> Duration {
     let jittered = backoff.mul_f64(fastrand::f64());
     match error {
@@ -212,6 +220,13 @@ fn patience(error: &StreamError, backoff: Duration) -> Duration {
             ) =>
         {
             Duration::from_secs(60) + jittered
+        }
+        StreamError::Ended(status) => {
+            let asked = status
+                .get_details_retry_info()
+                .and_then(|info| info.retry_delay);
+            let asked = asked.unwrap_or_default().min(RETRY_AFTER_MAX);
+            (asked + jittered).max(Duration::from_millis(50))
         }
         _ => jittered.max(Duration::from_millis(50)),
     }

@@ -1,6 +1,7 @@
 //! The ingest service: reads frames, lets `parse` judge them, hands them to the writer, and
 //! acknowledges what is on the disk. It interprets no values.
 
+mod session;
 mod window;
 
 pub(crate) use window::OUTSIDE;
@@ -10,30 +11,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
-use plimsoll_model::{Batch, Clock, Event, NodeId, SessionId};
-use plimsoll_proto::parse::{self, ParseError, SeriesTable};
+use plimsoll_model::{Batch, Clock, GapReason, NodeId, SampleGap};
+use plimsoll_proto::parse::{self, ParseError};
+use plimsoll_proto::render;
 use plimsoll_proto::v1::ingest_service_server::IngestService;
 use plimsoll_proto::v1::{self, ingest_request::Frame, ingest_response::Frame as Reply};
-use plimsoll_proto::{PROTOCOL_VERSION, render};
 use plimsoll_store::{Appended, Record, Store};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::credit::Credits;
 use crate::guard::Caller;
 use crate::guard::limits::{Limit, Met};
 use crate::guard::memory::{Ceiling, Scarcity};
 use crate::roster::{Place, Roster};
 use crate::witness::Witness;
-use crate::writer::{WriteError, Writer, Written};
+use crate::writer::{WriteError, Writer};
+use session::{Session, Waiting, open};
 
 /// Answers that wait for a slow agent; beyond that, its next frame is not read.
 const REPLIES_MAX: usize = 32;
 /// Batches an agent may have under way.
 const INFLIGHT_BATCHES_MAX: i32 = 32;
-/// Bytes of batches an agent may have under way.
-const INFLIGHT_BYTES_MAX: i64 = 4 << 20;
+/// How many times faster than it was sampled a backlog may be sent.
+const BACKLOG_RATE_MAX: i32 = 20;
+/// How long a newer stream waits for the older one to end.
+const OLDER_MAX: Duration = Duration::from_secs(2);
+/// Finished sessions that one Hello may name.
+const FINISHED_MAX: usize = 8;
 /// Records of one stream that wait for the disk; beyond that, its next frame is not read.
 const WAITING_MAX: usize = 16;
 /// Said to an agent whose stream is as old as it may become.
@@ -58,27 +65,11 @@ pub struct Ingest {
     pub ceiling: Arc<Ceiling>,
     /// How old a stream may become.
     pub age_max: Duration,
+    /// What may be under way.
+    pub credits: Credits,
 }
 
 type Replies = mpsc::Sender<Result<v1::IngestResponse, Status>>;
-
-/// The state of one stream after its Hello.
-struct Session {
-    node: NodeId,
-    session: SessionId,
-    series: SeriesTable,
-    replies: Replies,
-    waiting: VecDeque<Waiting>,
-    /// What the last Nack asked for, until something is acknowledged again.
-    asked_for: Option<u64>,
-}
-
-/// A record on its way to the disk.
-struct Waiting {
-    sequence: u64,
-    written: Written,
-    events: Vec<Event>,
-}
 
 /// What a stream hears next.
 enum Heard {
@@ -138,78 +129,104 @@ impl Ingest {
             None => return Ok(()),
         };
         let node = who_sends(caller, &hello)?;
-        let (mut session, welcome) = self
-            .greet(node, &hello, replies)
-            .map_err(|error| refused(&error))?;
-        let place = self.roster.sit(session.node);
-        tracing::info!(node = %session.node, session = %session.session, "stream opened");
-        let result = self.converse(&mut session, welcome, &place, frames).await;
-        self.roster.leave(session.node, place.epoch);
+        let mut session = open(node, &hello, replies).map_err(|error| refused(&error))?;
+        let run = session
+            .live
+            .as_ref()
+            .map_or(session.session, |(run, _)| *run);
+        let mut place = self.roster.sit(node, run);
+        if place.is_double {
+            tracing::error!(%node, "two agents say they are this node: was its machine or its disk copied?");
+        }
+        tracing::info!(%node, session = %session.session, "stream opened");
+        let result = self.attend(&mut session, &hello, &mut place, frames).await;
+        self.roster.leave(node, place.epoch);
         result
     }
 
-    fn greet(
+    async fn attend(
         &self,
-        node: NodeId,
+        session: &mut Session,
         hello: &v1::Hello,
-        replies: &Replies,
-    ) -> Result<(Session, v1::Welcome), ParseError> {
-        if hello.protocol_version != PROTOCOL_VERSION {
-            let problem = format!(
-                "{} is not spoken here, only {PROTOCOL_VERSION}",
-                hello.protocol_version
-            );
-            return Err(ParseError::new("hello.protocol_version", problem));
+        place: &mut Place,
+        frames: &mut Streaming<v1::IngestRequest>,
+    ) -> Result<(), Status> {
+        // What the older stream has handed over is on the disk before this one hears how far that is.
+        if let Some(older) = place.older.take() {
+            drop(tokio::time::timeout(OLDER_MAX, older.closed()).await);
         }
-        let session = parse::session_id("hello.session_id", &hello.session_id)?;
-        let durable = self.store.durable_sequence(node, session).unwrap_or(0);
-        let welcome = v1::Welcome {
-            session_id: hello.session_id.clone(),
-            durable_sequence: render::int(durable),
-            inflight_batches_max: INFLIGHT_BATCHES_MAX,
-            inflight_bytes_max: INFLIGHT_BYTES_MAX,
-            server_time: Some(render::timestamp(self.clock.now())),
-            stream_epoch: 0,
-        };
-        Ok((
-            Session {
+        let flushed = async { self.writer.flush().await?.wait().await };
+        flushed.await.map_err(|error| unwritten(&error))?;
+        self.book_lost(session.node, hello).await?;
+        let credit = self.credits.grant();
+        let welcome = self.welcome(session, place.epoch, credit.bytes);
+        self.converse(session, welcome, place, frames).await
+    }
+
+    /// Declares lost what this store misses of sessions that the agent saw acknowledged to their end.
+    async fn book_lost(&self, node: NodeId, hello: &v1::Hello) -> Result<(), Status> {
+        for finished in hello.finished_sessions.iter().take(FINISHED_MAX) {
+            let parsed = parse::finished(finished).map_err(|error| refused(&error))?;
+            let (session, last_sequence) = parsed;
+            let durable = self.store.durable_sequence(node, session).unwrap_or(0);
+            if durable >= last_sequence {
+                continue;
+            }
+            tracing::warn!(%node, %session, durable, last_sequence, "this store has lost what it had acknowledged");
+            let gap = SampleGap {
                 node,
                 session,
-                series: SeriesTable::new(node, session),
-                replies: replies.clone(),
-                waiting: VecDeque::new(),
-                asked_for: None,
-            },
-            welcome,
-        ))
+                first_sequence: durable.saturating_add(1),
+                last_sequence,
+                reading_count: None,
+                declared: self.clock.now(),
+                reason: GapReason::ServerRollback,
+            };
+            let written = self.writer.hand_over(Record::Gap(gap)).await;
+            let mut written = written.map_err(|error| unwritten(&error))?;
+            written.wait().await.map_err(|error| unwritten(&error))?;
+        }
+        Ok(())
+    }
+
+    fn welcome(&self, session: &Session, stream_epoch: i64, bytes_max: i64) -> v1::Welcome {
+        let (node, session) = (session.node, session.session);
+        let durable = self.store.durable_sequence(node, session).unwrap_or(0);
+        v1::Welcome {
+            session_id: session.as_bytes().to_vec(),
+            durable_sequence: render::int(durable),
+            inflight_batches_max: INFLIGHT_BATCHES_MAX,
+            inflight_bytes_max: bytes_max,
+            server_time: Some(render::timestamp(self.clock.now())),
+            stream_epoch,
+            durable_body_crc32c: self.store.durable_checksum(node, session).map(i64::from),
+            backlog_rate_max: BACKLOG_RATE_MAX,
+        }
     }
 
     async fn converse(
         &self,
         session: &mut Session,
         welcome: v1::Welcome,
-        place: &Place,
+        place: &mut Place,
         frames: &mut Streaming<v1::IngestRequest>,
     ) -> Result<(), Status> {
-        let mut superseded = place.superseded.clone();
         // No two of a fleet that came at once come again at once.
         let age = self.age_max.mul_f64(0.9 + 0.2 * fastrand::f64());
         let mut aged = std::pin::pin!(tokio::time::sleep(age));
-        let welcome = v1::Welcome {
-            stream_epoch: place.epoch,
-            ..welcome
-        };
+        let superseded = &mut place.superseded;
         answer(&session.replies, Reply::Welcome(welcome)).await?;
         loop {
             let heard = tokio::select! {
-                frame = frames.message(), if session.waiting.len() < WAITING_MAX => {
-                    Heard::Frame(frame?)
+                biased;
+                _ = superseded.wait_for(|gone| *gone) => {
+                    return Err(Status::aborted("SUPERSEDED: a newer stream of this node is open"));
                 }
                 outcome = first(&mut session.waiting), if !session.waiting.is_empty() => {
                     Heard::Outcome(outcome)
                 }
-                _ = superseded.wait_for(|gone| *gone) => {
-                    return Err(Status::aborted("SUPERSEDED: a newer stream of this node is open"));
+                frame = frames.message(), if session.waiting.len() < WAITING_MAX => {
+                    Heard::Frame(frame?)
                 }
                 () = &mut aged => {
                     self.met.note(Limit::Age, &*self.clock);
@@ -243,11 +260,12 @@ impl Ingest {
                 "comes once, at the beginning",
             ))),
             Frame::Declarations(declarations) => session
-                .series
+                .table(&declarations.session_id)
                 .declare(declarations)
                 .map_err(|error| self.refuse(&error)),
             Frame::Snapshot(snapshot) => {
-                let rows = parse::rows(&mut session.series, &snapshot.sweeps)
+                let table = session.table(&snapshot.session_id);
+                let rows = parse::rows(table, &snapshot.sweeps)
                     .map_err(|error| self.refuse(&error.within("snapshot")))?;
                 self.roster.see(session.node, &rows);
                 Ok(())
@@ -310,6 +328,8 @@ impl Ingest {
             Record::Gap(_) | Record::Document(_) => Vec::new(),
         };
         let written = self.writer.hand_over(record).await;
+        #[cfg(plimsoll_mutant = "ack_before_fsync")]
+        self.acknowledge(session, Some(sequence)).await?;
         session.waiting.push_back(Waiting {
             sequence,
             written: written.map_err(|error| unwritten(&error))?,
@@ -359,6 +379,13 @@ impl Ingest {
                     }
                 }
                 Ok(Appended::Forked) => {
+                    self.acknowledge(session, stored.take()).await?;
+                    let fork = v1::Fork {
+                        session_id: session.session.as_bytes().to_vec(),
+                        sequence: render::int(one.sequence),
+                    };
+                    answer(&session.replies, Reply::Fork(fork)).await?;
+                    tracing::error!(node = %session.node, session = %session.session, sequence = one.sequence, "two agents send one session");
                     return Err(Status::failed_precondition(
                         "FORKED_SESSION: another batch was stored under this sequence number; begin a new session",
                     ));
@@ -377,10 +404,10 @@ impl Ingest {
         let Some(sequence) = stored else {
             return Ok(());
         };
-        let durable = self.store.durable_sequence(session.node, session.session);
+        // Not all that is durable: another agent may have sent more of a session that was forked.
         let ack = v1::Ack {
             session_id: session.session.as_bytes().to_vec(),
-            durable_sequence: render::int(durable.unwrap_or(sequence)),
+            durable_sequence: render::int(sequence),
         };
         answer(&session.replies, Reply::Ack(ack)).await
     }

@@ -10,6 +10,7 @@ pub mod answer;
 mod columns;
 pub mod config;
 mod conflict;
+pub mod credit;
 pub mod devices;
 pub mod forecast;
 pub mod guard;

@@ -1,19 +1,23 @@
 //! Who is here: the open stream of each node, and the latest values that came beside a backlog.
 //! It keeps nothing on disk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use plimsoll_model::{NodeId, Reading, Rows, SeriesKey};
+use plimsoll_model::{NodeId, Reading, Rows, SeriesKey, SessionId};
 use tokio::sync::watch;
 
 /// Live values kept for one node at most; older ones stay, new series are not taken.
 const LIVE_SERIES_PER_NODE_MAX: usize = 20_000;
+/// Runs of an agent that are remembered, to know one that comes back.
+const RUNS_MAX: usize = 16;
 
 #[derive(Debug, Default)]
 struct Seat {
     epoch: i64,
     open: Option<watch::Sender<bool>>,
+    /// The newest last.
+    runs: VecDeque<SessionId>,
     live: HashMap<SeriesKey, Reading>,
 }
 
@@ -23,6 +27,22 @@ pub struct Roster {
     seats: Mutex<HashMap<NodeId, Seat>>,
 }
 
+impl Seat {
+    /// Notes a run; tells whether it was here before another one.
+    fn comes_back(&mut self, run: SessionId) -> bool {
+        if self.runs.back() == Some(&run) {
+            return false;
+        }
+        let known = self.runs.contains(&run);
+        self.runs.retain(|other| *other != run);
+        self.runs.push_back(run);
+        if self.runs.len() > RUNS_MAX {
+            self.runs.pop_front();
+        }
+        known
+    }
+}
+
 /// A node's place while its stream is open.
 #[derive(Debug)]
 pub struct Place {
@@ -30,6 +50,10 @@ pub struct Place {
     pub epoch: i64,
     /// Turns true when a newer stream has taken the place.
     pub superseded: watch::Receiver<bool>,
+    /// The older stream: closed once that has ended.
+    pub older: Option<watch::Sender<bool>>,
+    /// Whether this run of the agent was here before another one: two agents say they are this node.
+    pub is_double: bool,
 }
 
 impl Roster {
@@ -37,11 +61,13 @@ impl Roster {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Seats a node's new stream; the one before it is told to leave.
-    pub fn sit(&self, node: NodeId) -> Place {
+    /// Seats a node's new stream; the one before it is told to leave. The run is the session of the agent's
+    /// process: one that ended never comes back.
+    pub fn sit(&self, node: NodeId, run: SessionId) -> Place {
         let mut seats = self.seats();
         let seat = seats.entry(node).or_default();
-        if let Some(older) = seat.open.take() {
+        let older = seat.open.take();
+        if let Some(older) = &older {
             older.send_replace(true);
         }
         let (open, superseded) = watch::channel(false);
@@ -50,6 +76,8 @@ impl Roster {
         Place {
             epoch: seat.epoch,
             superseded,
+            older,
+            is_double: seat.comes_back(run),
         }
     }
 
@@ -127,8 +155,9 @@ mod tests {
     #[test]
     fn the_newest_stream_of_a_node_wins() {
         let (roster, node) = (Roster::default(), NodeId::random());
-        let first = roster.sit(node);
-        let second = roster.sit(node);
+        let run = SessionId::random();
+        let first = roster.sit(node, run);
+        let second = roster.sit(node, run);
         assert!(*first.superseded.borrow());
         assert!(!*second.superseded.borrow());
         roster.leave(node, first.epoch);
@@ -138,5 +167,16 @@ mod tests {
         );
         roster.leave(node, second.epoch);
         assert!(!roster.is_open(node));
+    }
+
+    #[test]
+    fn a_run_that_comes_back_after_another_is_a_second_agent_and_a_restart_is_none() {
+        let (roster, node) = (Roster::default(), NodeId::random());
+        let runs = [SessionId::random(), SessionId::random()];
+        let is_double = |run: usize| roster.sit(node, runs[run]).is_double;
+        assert!(!is_double(0) && !is_double(0), "a broken line");
+        assert!(!is_double(1), "a restart");
+        assert!(is_double(0), "the first one lives");
+        assert!(is_double(1), "and the second one too");
     }
 }

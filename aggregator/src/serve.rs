@@ -21,6 +21,7 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::advise::Advise;
 use crate::config::{Config, ConfigError};
+use crate::credit::Credits;
 use crate::forecast::Forecast;
 use crate::guard::door::Door;
 use crate::guard::memory::Ceiling;
@@ -32,7 +33,6 @@ use crate::known::Known;
 use crate::lessons::Learned;
 use crate::metrics;
 use crate::query::Query;
-use crate::roster::Roster;
 use crate::traps::{self, Sender};
 use crate::witness::Witness;
 use crate::writer::Writer;
@@ -111,10 +111,9 @@ pub async fn serve(
     };
     let store = open(config)?;
     let assumed = config.bandwidth()?;
-    let roster = Arc::new(Roster::default());
     let known = Known {
         store: Arc::clone(&store),
-        roster: Arc::clone(&roster),
+        roster: Arc::default(),
         clock: Arc::clone(&clock),
         interval: config.interval,
         learned: Learned::default(),
@@ -127,12 +126,13 @@ pub async fn serve(
     let ingest = Ingest {
         store: Arc::clone(&store),
         writer,
-        roster,
+        roster: Arc::clone(&known.roster),
         witness: Arc::clone(&witness),
         clock,
         met: Arc::clone(&known.met),
         ceiling: Arc::clone(&guarded.ceiling),
         age_max: config.connection_age_max,
+        credits: Credits::default(),
     };
     let mut beside = beside(config, &known, &witness)?;
     beside.spawn(Arc::clone(&guarded.ceiling).follow());

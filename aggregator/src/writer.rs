@@ -23,7 +23,8 @@ pub enum WriteError {
 }
 
 struct Job {
-    record: Record,
+    /// Absent where it is only asked when all before is on the disk.
+    record: Option<Record>,
     reply: oneshot::Sender<Result<Appended, WriteError>>,
 }
 
@@ -63,8 +64,29 @@ impl Writer {
         Ok((Self { jobs }, thread))
     }
 
+    /// Makes a writer that works where its future is driven, on no thread of its own, so that a simulation
+    /// takes the same course each time.
+    pub fn at_once(store: Arc<Store>) -> (Self, impl Future<Output = ()>) {
+        let (jobs, mut queue) = mpsc::channel(QUEUE_LENGTH);
+        let work = async move {
+            while let Some(first) = queue.recv().await {
+                commit(&store, first, &mut queue);
+            }
+        };
+        (Self { jobs }, work)
+    }
+
     /// Hands a record over, in the order of the calls; waits while there is no place for it.
     pub async fn hand_over(&self, record: Record) -> Result<Written, WriteError> {
+        self.queue(Some(record)).await
+    }
+
+    /// Asks to be told when all that was handed over before is on the disk, or will never be.
+    pub async fn flush(&self) -> Result<Written, WriteError> {
+        self.queue(None).await
+    }
+
+    async fn queue(&self, record: Option<Record>) -> Result<Written, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.jobs
             .send(Job { record, reply })
@@ -76,28 +98,46 @@ impl Writer {
 
 fn write_all(store: &Store, mut queue: mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
-        let mut records = vec![first.record];
-        let mut replies = vec![first.reply];
-        while records.len() < COMMIT_RECORDS_MAX {
-            let Ok(job) = queue.try_recv() else { break };
-            records.push(job.record);
-            replies.push(job.reply);
+        commit(store, first, &mut queue);
+    }
+}
+
+/// Writes a record and what waits behind it with one fdatasync.
+fn commit(store: &Store, first: Job, queue: &mut mpsc::Receiver<Job>) {
+    let (mut records, mut replies, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+    let mut next = Some(first);
+    while let Some(Job { record, reply }) = next {
+        match record {
+            Some(record) => {
+                records.push(record);
+                replies.push(reply);
+            }
+            None => asked.push(reply),
         }
-        match store.append(&records) {
-            Ok(outcomes) => replies
-                .into_iter()
-                .zip(outcomes)
-                .for_each(|(reply, outcome)| {
-                    // A stream that is gone will ask again what is durable.
-                    drop(reply.send(Ok(outcome)));
-                }),
-            Err(error) => {
-                tracing::error!(error = %error, "nothing was appended");
-                let error = Arc::new(error);
-                for reply in replies {
-                    drop(reply.send(Err(WriteError::Store(Arc::clone(&error)))));
-                }
+        let is_full = records.len() + asked.len() >= COMMIT_RECORDS_MAX;
+        next = if is_full { None } else { queue.try_recv().ok() };
+    }
+    let appended = match records.is_empty() {
+        true => Ok(Vec::new()),
+        false => store.append(&records),
+    };
+    match appended {
+        Ok(outcomes) => replies
+            .into_iter()
+            .zip(outcomes)
+            .for_each(|(reply, outcome)| {
+                // A stream that is gone will ask again what is durable.
+                drop(reply.send(Ok(outcome)));
+            }),
+        Err(error) => {
+            tracing::error!(error = %error, "nothing was appended");
+            let error = Arc::new(error);
+            for reply in replies {
+                drop(reply.send(Err(WriteError::Store(Arc::clone(&error)))));
             }
         }
+    }
+    for reply in asked {
+        drop(reply.send(Ok(Appended::Stored)));
     }
 }

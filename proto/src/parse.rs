@@ -8,7 +8,7 @@ mod sweep;
 
 use plimsoll_model::{DeviceId, DomainId, IdError, NodeId, SessionId, UnixMillis};
 
-pub use batch::{batch, gap};
+pub use batch::{batch, finished, gap};
 pub use inventory::{device_facts, domain_facts, event, incarnation, migration_ended, node_facts};
 pub use series::SeriesTable;
 pub use sweep::rows;

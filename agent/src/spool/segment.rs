@@ -45,7 +45,13 @@ pub(super) struct Scan {
 impl Segment {
     /// Creates a segment on the disk.
     pub(super) fn create(directory: &Path, first: u64) -> io::Result<Self> {
-        std::fs::create_dir_all(directory)?;
+        if !directory.exists() {
+            std::fs::create_dir_all(directory)?;
+            // Else a power cut could take the directory with all that was made safe in it.
+            if let Some(parent) = directory.parent() {
+                File::open(parent)?.sync_all()?;
+            }
+        }
         let path = directory.join(format!("{first:020}.seg"));
         let file = File::options()
             .create_new(true)
@@ -76,6 +82,8 @@ impl Segment {
     /// Finds out what an earlier run left in a file.
     pub(super) fn scan(path: PathBuf, first: u64) -> io::Result<Scan> {
         let bytes = std::fs::read(&path)?;
+        // A run that was killed may have left it in the cache of the system.
+        File::open(&path)?.sync_data()?;
         let mut segment = Self::new(first, Place::Disk { path, file: None });
         segment.bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let (mut offset, mut tail_lost) = (0, false);

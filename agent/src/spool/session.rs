@@ -1,33 +1,42 @@
 //! One session: the segments of one run of the agent, and its gaps.
 
+mod reading;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
-use plimsoll_model::{SessionId, UnixMillis};
+use plimsoll_model::SessionId;
 use plimsoll_proto::{DECLARED_AT_ONCE, render, v1};
 use prost::Message;
 
-use super::record::{self, Frame, Next, Record};
-use super::segment::{SEGMENT_BYTES_MAX, Segment};
+use super::mark::{self, Name};
+use super::record;
+use super::segment::Segment;
+use super::{Bounds, Run};
 use crate::body::{Body, Book};
 
-/// Batches that one read gives at most.
-const BATCHES_PER_READ: usize = 32;
 const GAPS_FILE: &str = "gaps";
+/// The boot of the machine in which the session began.
+const BOOT_FILE: &str = "boot";
+/// That nothing is added any more and all is safe.
+const CLOSED_FILE: &str = "closed";
 
 /// Where a reader is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    /// The sequence number that is read next.
-    pub next: u64,
+    next: u64,
     segment: u64,
     offset: usize,
 }
 
-/// The segments of one run.
+/// The segments of one run. Inside, numbers begin at the run's first batch; at the door, behind the base
+/// of the session's name.
 #[derive(Debug)]
 pub(super) struct Session {
-    id: SessionId,
+    name: Name,
+    bounds: Bounds,
+    /// The run that goes on; absent for those of earlier runs.
+    run: Option<Run>,
     directory: PathBuf,
     /// In order of their numbers.
     segments: Vec<Segment>,
@@ -39,7 +48,7 @@ pub(super) struct Session {
 }
 
 /// Finds the sessions that earlier runs left, oldest first.
-pub(super) fn find(directory: &Path) -> io::Result<Vec<Session>> {
+pub(super) fn find(directory: &Path, bounds: Bounds, run: Run) -> io::Result<Vec<Session>> {
     std::fs::create_dir_all(directory)?;
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -53,7 +62,7 @@ pub(super) fn find(directory: &Path) -> io::Result<Vec<Session>> {
     names.sort_unstable();
     let mut sessions = Vec::new();
     for (name, id) in names {
-        match Session::reopen(directory.join(name), id) {
+        match Session::reopen((directory.join(name), id), bounds, run) {
             Ok(session) => sessions.push(session),
             Err(error) => {
                 tracing::warn!(%error, session = %id, "an earlier session cannot be read")
@@ -65,14 +74,18 @@ pub(super) fn find(directory: &Path) -> io::Result<Vec<Session>> {
 
 impl Session {
     /// Begins a session; its directory is made with its first segment.
-    pub(super) fn begin(parent: &Path, id: SessionId, now: UnixMillis) -> Self {
-        let directory = parent.join(format!("{:020}-{id}", now.millis()));
-        Self::new(directory, id)
+    pub(super) fn begin(parent: &Path, bounds: Bounds, run: Run) -> Self {
+        let directory = parent.join(format!("{:020}-{}", run.now.millis(), run.session));
+        let mut session = Self::new(directory, run.session, bounds);
+        session.run = Some(run);
+        session
     }
 
-    fn new(directory: PathBuf, id: SessionId) -> Self {
+    fn new(directory: PathBuf, id: SessionId, bounds: Bounds) -> Self {
         Self {
-            id,
+            name: Name { id, base: 0 },
+            bounds,
+            run: None,
             directory,
             segments: Vec::new(),
             gaps: Vec::new(),
@@ -82,7 +95,7 @@ impl Session {
         }
     }
 
-    fn reopen(directory: PathBuf, id: SessionId) -> io::Result<Self> {
+    fn reopen((directory, id): (PathBuf, SessionId), bounds: Bounds, run: Run) -> io::Result<Self> {
         let mut firsts = Vec::new();
         for entry in std::fs::read_dir(&directory)? {
             let path = entry?.path();
@@ -93,7 +106,9 @@ impl Session {
             firsts.extend(first.map(|first| (first, path)));
         }
         firsts.sort_unstable();
-        let mut session = Self::new(directory, id);
+        let mut session = Self::new(directory, id, bounds);
+        session.name = Name::load(&session.directory, id);
+        session.durable = session.name.base;
         session.gaps = session.load_gaps();
         let mut tail_lost = false;
         for (first, path) in firsts {
@@ -113,24 +128,72 @@ impl Session {
             .unwrap_or(0);
         let last = session.segments.last().map_or(0, |segment| segment.last);
         session.next = last.max(unsigned(last_gap)).saturating_add(1);
-        if tail_lost {
-            let lost = session.next;
-            session.add_gap(lost, lost, None, v1::GapReason::AgentCrash);
-            session.next = lost.saturating_add(1);
-        }
+        session.end_badly(tail_lost, run);
         session.segments.retain(|segment| !segment.is_empty());
         Ok(session)
     }
 
+    /// Books what a run that did not end well may have lost, once: how much that was nobody can tell.
+    fn end_badly(&mut self, tail_lost: bool, run: Run) {
+        if mark::read(&self.directory, CLOSED_FILE).is_some() {
+            return;
+        }
+        let began = mark::read(&self.directory, BOOT_FILE);
+        let power_cut = began
+            .zip(run.boot)
+            .is_some_and(|(began, boot)| began != boot.as_bytes());
+        if tail_lost || power_cut {
+            let lost = self.next;
+            self.add_gap(lost, lost, None, v1::GapReason::AgentCrash);
+            self.next = lost.saturating_add(1);
+        }
+        self.close();
+    }
+
+    /// Says for good that nothing is added any more; what was added must be safe.
+    pub(super) fn close(&mut self) {
+        if self.directory.exists()
+            && let Err(error) = mark::write(&self.directory, CLOSED_FILE, &[])
+        {
+            self.disk_fails(&error);
+        }
+    }
+
+    /// What the session is called on the wire.
     pub(super) fn id(&self) -> SessionId {
-        self.id
+        self.name.id
+    }
+
+    /// Goes on under another name, from a number on that becomes its first.
+    pub(super) fn rename(&mut self, id: SessionId, first: u64) {
+        let base = self.inward(first).saturating_sub(1);
+        self.name = Name { id, base };
+        if self.directory.exists()
+            && let Err(error) = self.name.save(&self.directory)
+        {
+            self.disk_fails(&error);
+        }
+        self.trim(base);
+    }
+
+    fn inward(&self, sequence: u64) -> u64 {
+        sequence.saturating_add(self.name.base)
+    }
+
+    fn outward(&self, sequence: u64) -> u64 {
+        sequence.saturating_sub(self.name.base)
+    }
+
+    /// Returns the number the session's last batch or gap has on the wire.
+    pub(super) fn last(&self) -> u64 {
+        self.outward(self.next.saturating_sub(1).max(self.durable))
     }
 
     /// Appends a body as the next batch.
     pub(super) fn push(&mut self, body: &Body, book: &Book) -> u64 {
         let sequence = self.next;
         let batch = v1::Batch {
-            session_id: self.id.as_bytes().to_vec(),
+            session_id: self.name.id.as_bytes().to_vec(),
             sequence: render::int(sequence),
             body_crc32c: i64::from(crc32c::crc32c(&body.bytes)),
             body: body.bytes.clone().into(),
@@ -177,7 +240,7 @@ impl Session {
         let mut records = Vec::new();
         for series in series.chunks(DECLARED_AT_ONCE) {
             records.extend(record::declarations(&v1::SeriesDeclarations {
-                session_id: self.id.as_bytes().to_vec(),
+                session_id: self.name.id.as_bytes().to_vec(),
                 series: series.to_vec(),
             }));
         }
@@ -189,14 +252,18 @@ impl Session {
     fn ready_segment(&mut self, length: usize, sequence: u64) {
         let length = u64::try_from(length).unwrap_or(u64::MAX);
         if let Some(segment) = self.segments.last_mut() {
-            if segment.bytes.saturating_add(length) <= SEGMENT_BYTES_MAX {
+            if segment.bytes.saturating_add(length) <= self.bounds.segment_bytes_max {
                 return;
             }
             if let Err(error) = segment.seal() {
                 self.disk_fails(&error);
             }
         }
-        let segment = match Segment::create(&self.directory, sequence) {
+        let created = Segment::create(&self.directory, sequence).and_then(|segment| {
+            self.mark_begin()?;
+            Ok(segment)
+        });
+        let segment = match created {
             Ok(segment) => {
                 if std::mem::take(&mut self.disk_failed) {
                     tracing::info!("samples are kept on the disk again");
@@ -209,6 +276,20 @@ impl Session {
             }
         };
         self.segments.push(segment);
+    }
+
+    /// Tells a later run what it needs to know of this one.
+    fn mark_begin(&self) -> io::Result<()> {
+        if self.name.base > 0 {
+            self.name.save(&self.directory)?;
+        }
+        let Some(boot) = self.run.and_then(|run| run.boot) else {
+            return Ok(());
+        };
+        if self.directory.join(BOOT_FILE).exists() {
+            return Ok(());
+        }
+        mark::write(&self.directory, BOOT_FILE, boot.as_bytes())
     }
 
     fn disk_fails(&mut self, error: &io::Error) {
@@ -252,7 +333,7 @@ impl Session {
         if segment.last > self.durable {
             let first = segment.first.max(self.durable.saturating_add(1));
             let readings = segment.readings_after(self.durable);
-            tracing::warn!(session = %self.id, first, last = segment.last, readings, "the spool is full; its oldest samples are dropped");
+            tracing::warn!(session = %self.name.id, first, last = segment.last, readings, "the spool is full; its oldest samples are dropped");
             self.add_gap(first, segment.last, readings, v1::GapReason::SpoolFull);
         }
         segment.delete();
@@ -261,7 +342,7 @@ impl Session {
 
     fn add_gap(&mut self, first: u64, last: u64, readings: Option<u64>, reason: v1::GapReason) {
         self.gaps.push(v1::Gap {
-            session_id: self.id.as_bytes().to_vec(),
+            session_id: self.name.id.as_bytes().to_vec(),
             first_sequence: render::int(first),
             last_sequence: render::int(last),
             reading_count: readings.map(render::int),
@@ -276,36 +357,26 @@ impl Session {
         for gap in &self.gaps {
             bytes.extend_from_slice(&gap.encode_length_delimited_to_vec());
         }
-        let checksum = crc32c::crc32c(&bytes).to_le_bytes();
-        bytes.splice(0..0, checksum);
-        let temporary = self.directory.join("gaps.new");
-        let written = std::fs::create_dir_all(&self.directory)
-            .and_then(|()| std::fs::write(&temporary, &bytes))
-            .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
-            .and_then(|()| std::fs::rename(&temporary, self.directory.join(GAPS_FILE)));
-        if let Err(error) = written {
+        if let Err(error) = mark::write(&self.directory, GAPS_FILE, &bytes) {
             self.disk_fails(&error);
         }
     }
 
     fn load_gaps(&self) -> Vec<v1::Gap> {
-        let bytes = std::fs::read(self.directory.join(GAPS_FILE)).unwrap_or_default();
-        let mut gaps = Vec::new();
-        if let Some((checksum, mut rest)) = bytes.split_first_chunk::<4>()
-            && crc32c::crc32c(rest) == u32::from_le_bytes(*checksum)
+        let bytes = mark::read(&self.directory, GAPS_FILE).unwrap_or_default();
+        let (mut gaps, mut rest) = (Vec::new(), bytes.as_slice());
+        while !rest.is_empty()
+            && let Ok(gap) = v1::Gap::decode_length_delimited(&mut rest)
         {
-            while !rest.is_empty()
-                && let Ok(gap) = v1::Gap::decode_length_delimited(&mut rest)
-            {
-                gaps.push(gap);
-            }
+            gaps.push(gap);
         }
         gaps
     }
 
     /// Returns the first number that is still here and the one the next batch will get.
     pub(super) fn range(&self) -> (u64, u64) {
-        (self.lowest_after(0), self.next)
+        let first = self.outward(self.lowest_after(self.name.base));
+        (first, self.outward(self.next))
     }
 
     fn lowest_after(&self, durable: u64) -> u64 {
@@ -331,120 +402,52 @@ impl Session {
 
     /// Puts a gap where the aggregator misses what was acknowledged and deleted.
     pub(super) fn resume(&mut self, durable: u64) {
+        let durable = self.inward(durable);
         let lowest = self.lowest_after(durable);
         let first = durable.saturating_add(1);
         if lowest > first {
-            tracing::warn!(session = %self.id, first, last = lowest - 1, "the aggregator lost what it had acknowledged");
+            tracing::warn!(session = %self.name.id, first, last = lowest - 1, "the aggregator lost what it had acknowledged");
             self.add_gap(first, lowest - 1, None, v1::GapReason::ServerRollback);
         }
         self.durable = durable;
-        self.acknowledge(durable);
+        self.trim(durable);
+    }
+
+    /// Whether the batch that the aggregator has last is one of this session, as far as can be told.
+    pub(super) fn has_made(&self, durable: u64, checksum: Option<u32>) -> bool {
+        let durable = self.inward(durable);
+        if self.run.is_some() && durable >= self.next {
+            return false;
+        }
+        let own = self.checksum(durable);
+        own.zip(checksum)
+            .is_none_or(|(own, theirs)| own == i64::from(theirs))
+    }
+
+    fn checksum(&self, sequence: u64) -> Option<i64> {
+        self.find_batch(sequence)
+            .map(|(batch, _)| batch.body_crc32c)
+    }
+
+    /// Returns the last number that this run knows the aggregator to have.
+    pub(super) fn known_durable(&self) -> u64 {
+        self.outward(self.durable)
     }
 
     pub(super) fn cursor(&self, next: u64) -> Cursor {
         Cursor {
-            next,
+            next: self.inward(next),
             segment: 0,
             offset: 0,
         }
     }
 
-    /// Reads some frames; none if all was read.
-    pub(super) fn read(&mut self, cursor: &mut Cursor) -> Vec<Frame> {
-        let mut frames = Vec::new();
-        let mut batches = 0;
-        while batches < BATCHES_PER_READ && cursor.next < self.next {
-            let here = cursor.next;
-            if let Some(gap) = self.gap_at(here) {
-                cursor.next = unsigned(gap.last_sequence).saturating_add(1);
-                let first_sequence = render::int(here);
-                // A gap that is entered midway no longer knows its count.
-                let reading_count = gap
-                    .reading_count
-                    .filter(|_| gap.first_sequence == first_sequence);
-                frames.push(Frame::Gap(v1::Gap {
-                    first_sequence,
-                    reading_count,
-                    ..gap
-                }));
-                batches += 1;
-            } else if let Some(at) = self.segment_at(here) {
-                batches += self.read_segment(at, cursor, &mut frames);
-            } else {
-                let last = self.lowest_after(here).saturating_sub(1).max(here);
-                self.add_gap(here, last, None, v1::GapReason::Corrupt);
-            }
-        }
-        frames
-    }
-
-    fn gap_at(&self, sequence: u64) -> Option<v1::Gap> {
-        let holds = |gap: &&v1::Gap| {
-            (unsigned(gap.first_sequence)..=unsigned(gap.last_sequence)).contains(&sequence)
-        };
-        self.gaps.iter().find(holds).cloned()
-    }
-
-    fn segment_at(&self, sequence: u64) -> Option<usize> {
-        let holds = |segment: &Segment| (segment.first..=segment.last).contains(&sequence);
-        self.segments.iter().position(holds)
-    }
-
-    /// Reads batches of one segment in order and puts a gap where one cannot be read.
-    fn read_segment(&mut self, at: usize, cursor: &mut Cursor, frames: &mut Vec<Frame>) -> usize {
-        let Some(segment) = self.segments.get(at) else {
-            return 0;
-        };
-        let (first, last) = (segment.first, segment.last);
-        if cursor.segment != first {
-            (cursor.segment, cursor.offset) = (first, 0);
-        }
-        let begin = cursor.offset;
-        let bytes = segment.load(begin).unwrap_or_else(|error| {
-            tracing::warn!(%error, "a segment of the spool cannot be read");
-            Vec::new()
-        });
-        let (mut offset, mut batches) = (0, 0);
-        // A batch that was refused is still in the file, and a gap stands in its place.
-        while batches < BATCHES_PER_READ && self.gap_at(cursor.next).is_none() {
-            let (found, after) = match record::next(&bytes, offset) {
-                Next::Record(found, after) => (found, after),
-                Next::Broken(after) => {
-                    offset = after;
-                    continue;
-                }
-                Next::Torn | Next::End => {
-                    if cursor.next <= last {
-                        self.add_gap(cursor.next, last, None, v1::GapReason::Corrupt);
-                    }
-                    return batches;
-                }
-            };
-            match *found {
-                Record::Declarations(series) => frames.push(Frame::Declarations(series)),
-                Record::Batch { batch, .. } => {
-                    let sequence = unsigned(batch.sequence);
-                    if sequence > cursor.next {
-                        // The offset stays before this batch, which follows the gap.
-                        let missing = sequence.saturating_sub(1);
-                        self.add_gap(cursor.next, missing, None, v1::GapReason::Corrupt);
-                        return batches;
-                    }
-                    if sequence == cursor.next {
-                        frames.push(Frame::Batch(batch));
-                        cursor.next = sequence.saturating_add(1);
-                        batches += 1;
-                    }
-                }
-            }
-            offset = after;
-            cursor.offset = begin.saturating_add(after);
-        }
-        batches
-    }
-
     /// Deletes what the aggregator has.
     pub(super) fn acknowledge(&mut self, durable: u64) {
+        self.trim(self.inward(durable));
+    }
+
+    fn trim(&mut self, durable: u64) {
         self.durable = self.durable.max(durable);
         let next = self.next;
         let active = self.segments.last().map_or(0, |segment| segment.first);
@@ -467,25 +470,18 @@ impl Session {
 
     /// Puts a gap in the place of a batch and returns its body.
     pub(super) fn reject(&mut self, sequence: u64) -> Option<Vec<u8>> {
-        let bytes = self
-            .segments
-            .get(self.segment_at(sequence)?)?
-            .load(0)
-            .ok()?;
-        let mut offset = 0;
-        let mut found = None;
-        while let Next::Record(record, after) = record::next(&bytes, offset) {
-            offset = after;
-            if let Record::Batch { batch, readings } = *record
-                && unsigned(batch.sequence) == sequence
-            {
-                found = Some((batch.body, readings));
-                break;
-            }
-        }
+        let sequence = self.inward(sequence);
+        let found = self.find_batch(sequence);
         let readings = found.as_ref().map(|(_, readings)| *readings);
-        self.add_gap(sequence, sequence, readings, v1::GapReason::Rejected);
-        found.map(|(body, _)| body.into())
+        if self.gap_at(sequence).is_none() {
+            self.add_gap(sequence, sequence, readings, v1::GapReason::Rejected);
+        }
+        found.map(|(batch, _)| batch.body.into())
+    }
+
+    /// Whether batches are still kept here, and not only gaps.
+    pub(super) fn has_batches(&self) -> bool {
+        !self.segments.is_empty()
     }
 
     /// Deletes the session.

@@ -44,7 +44,8 @@ fn drain(spool: &mut Spool, id: SessionId, durable: u64) -> Vec<(i64, &'static s
 fn segment_files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for session in std::fs::read_dir(directory).unwrap() {
-        for file in std::fs::read_dir(session.unwrap().path()).unwrap() {
+        let path = session.unwrap().path();
+        for file in std::fs::read_dir(path).into_iter().flatten() {
             let path = file.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "seg") {
                 found.push(path);
@@ -69,7 +70,7 @@ fn what_one_run_left_is_sent_by_the_next_run_as_a_session_of_its_own() {
     assert_eq!(spool.sessions()[0], old);
     assert_ne!(spool.current(), Some(old));
     assert_eq!(drain(&mut spool, old, 1), [(2, "batch"), (3, "batch")]);
-    spool.finish(old);
+    spool.finish(old, NOW);
     assert_eq!(spool.sessions().len(), 1);
     assert!(segment_files(directory.path()).is_empty());
 }
@@ -128,7 +129,10 @@ fn a_torn_tail_is_a_gap_named_after_the_crash_and_never_a_panic() {
         std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
         for stray in std::fs::read_dir(path.parent().unwrap()).unwrap() {
             let stray = stray.unwrap().path();
-            if stray.file_name().is_some_and(|name| name == "gaps") {
+            if stray
+                .file_name()
+                .is_some_and(|name| name == "gaps" || name == "closed")
+            {
                 std::fs::remove_file(stray).unwrap();
             }
         }

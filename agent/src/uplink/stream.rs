@@ -11,8 +11,9 @@ use plimsoll_proto::{DECLARED_AT_ONCE, PROTOCOL_VERSION, render, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::Channel;
 
+use super::dial::Line;
+use super::pace::Pace;
 use super::{SharedSpool, StreamError};
 use crate::sampler::Latest;
 use crate::spool::{Cursor, Frame};
@@ -38,6 +39,14 @@ struct Flight {
     session: SessionId,
     cursor: Cursor,
     declared: HashSet<i32>,
+    /// The same of this run's session, where an earlier one is sent.
+    declared_live: HashSet<i32>,
+    /// The last number that was sent on this stream.
+    highest: u64,
+    pace: Pace,
+    /// What the aggregator has beyond this was not made here, perhaps: nothing new is sent before all up
+    /// to here is acknowledged.
+    doubted: Option<u64>,
     /// Numbers and bytes of what was sent and is not acknowledged.
     sent: VecDeque<(u64, u64)>,
     bytes: u64,
@@ -47,24 +56,27 @@ struct Flight {
     waiting: VecDeque<Frame>,
 }
 
+/// How far sending went.
+enum Filled {
+    /// All that there is was sent.
+    All,
+    /// The credits are used up.
+    Credits,
+    /// The next batch has to wait.
+    Until(Duration),
+}
+
 impl Turn<'_> {
     /// Sends a session; returns once an earlier one is wholly acknowledged.
     pub(super) async fn run(
         mut self,
-        client: &mut IngestServiceClient<Channel>,
+        client: &IngestServiceClient<Line>,
         session: SessionId,
         on_welcome: &mut (dyn FnMut() + Send),
     ) -> Result<(), StreamError> {
         let (outbox, requests) = mpsc::channel(OUTBOX_MAX);
         send(&outbox, Out::Hello(self.hello(session).await?)).await?;
-        let greeting = async {
-            let mut answers = client
-                .ingest(ReceiverStream::new(requests))
-                .await?
-                .into_inner();
-            let first = answers.message().await?.and_then(|answer| answer.frame);
-            Ok::<_, StreamError>((answers, first))
-        };
+        let greeting = open(client.clone(), requests);
         let greeted = tokio::time::timeout(GREETING_MAX, greeting).await;
         let (mut answers, first) = greeted.map_err(|_| StreamError::Silent)??;
         let Some(In::Welcome(welcome)) = first else {
@@ -77,11 +89,12 @@ impl Turn<'_> {
     }
 
     async fn hello(&self, session: SessionId) -> Result<v1::Hello, StreamError> {
-        let told = self
-            .spool
-            .with(move |spool| (spool.range(session), spool.sessions()))
-            .await;
-        let Some((Some((first, next)), sessions)) = told else {
+        let now = self.clock.now();
+        let told = self.spool.with(move |spool| {
+            let finished = spool.finished(now);
+            (spool.range(session), spool.sessions(), finished)
+        });
+        let Some((Some((first, next)), sessions, finished_sessions)) = told.await else {
             return Err(StreamError::Protocol("the session has gone from the spool"));
         };
         let current = sessions.last().copied();
@@ -91,13 +104,15 @@ impl Turn<'_> {
             first_sequence: render::int(first),
             next_sequence: render::int(next),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            agent_time: Some(render::timestamp(self.clock.now())),
+            agent_time: Some(render::timestamp(now)),
             claimed_node_id: self.node.as_bytes().to_vec(),
             prior_session_ids: sessions
                 .iter()
                 .filter(|id| **id != session && Some(**id) != current)
                 .map(|id| id.as_bytes().to_vec())
                 .collect(),
+            current_session_id: current.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
+            finished_sessions,
         })
     }
 
@@ -113,17 +128,24 @@ impl Turn<'_> {
         }
         let durable = u64::try_from(welcome.durable_sequence)
             .map_err(|_| StreamError::Protocol("durable_sequence is negative"))?;
+        let checksum = welcome
+            .durable_body_crc32c
+            .and_then(|crc| u32::try_from(crc).ok());
         let resumed = self
             .spool
-            .with(move |spool| spool.resume(session, durable))
+            .with(move |spool| spool.greet(session, durable, checksum))
             .await;
-        let Some(Some(cursor)) = resumed else {
+        let Some((cursor, is_doubted)) = resumed.flatten() else {
             return Err(StreamError::Protocol("the session has gone from the spool"));
         };
         Ok(Flight {
             session,
             cursor,
+            doubted: is_doubted.then_some(durable),
             declared: HashSet::new(),
+            declared_live: HashSet::new(),
+            highest: durable,
+            pace: Pace::new(welcome.backlog_rate_max),
             sent: VecDeque::new(),
             bytes: 0,
             batches_max: usize::try_from(welcome.inflight_batches_max)
@@ -145,11 +167,17 @@ impl Turn<'_> {
         // Whether batches may still come; without a sampler what is under way is awaited all the same.
         let mut more = true;
         loop {
-            let idle = self.fill(flight, outbox).await?;
-            if idle && flight.sent.is_empty() && self.is_over(flight).await {
+            let filled = self.fill(flight, outbox).await?;
+            if matches!(filled, Filled::All) && flight.sent.is_empty() && self.is_over(flight).await
+            {
                 return Ok(());
             }
+            let wait = match filled {
+                Filled::Until(wait) => Some(wait),
+                Filled::All | Filled::Credits => None,
+            };
             tokio::select! {
+                biased;
                 answer = answers.message() => {
                     let Some(answer) = answer?.and_then(|answer| answer.frame) else {
                         return Err(StreamError::Ended(Box::new(tonic::Status::unavailable("the stream was closed"))));
@@ -160,16 +188,17 @@ impl Turn<'_> {
                     more = changed.is_ok();
                     self.live(flight, outbox).await?;
                 }
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
         }
     }
 
-    /// Sends what the credits allow; says whether all that there is was sent.
+    /// Sends what the credits and the pace allow.
     async fn fill(
         &self,
         flight: &mut Flight,
         outbox: &mpsc::Sender<v1::IngestRequest>,
-    ) -> Result<bool, StreamError> {
+    ) -> Result<Filled, StreamError> {
         while flight.has_credit() {
             if flight.waiting.is_empty() {
                 let (session, mut cursor) = (flight.session, flight.cursor);
@@ -183,22 +212,37 @@ impl Turn<'_> {
                 flight.cursor = cursor;
                 flight.waiting.extend(frames);
             }
+            let now = self.clock.monotonic();
+            if let Some(wait) = flight.pace.wait(now) {
+                return Ok(Filled::Until(wait));
+            }
+            if flight.must_not_pass() {
+                return Ok(Filled::Credits);
+            }
             let Some(frame) = flight.waiting.pop_front() else {
-                return Ok(true);
+                return Ok(Filled::All);
             };
+            if let Frame::Batch(batch) = &frame {
+                flight.pace.depart(batch, now);
+            }
+            #[cfg(plimsoll_mutant = "trim_on_send")]
+            if let Frame::Batch(batch) = &frame {
+                let (session, sent) = (flight.session, sequence(batch.sequence)?);
+                self.spool.lock().acknowledge(session, sent);
+            }
             if let Some(frame) = flight.depart(frame) {
                 send(outbox, frame).await?;
             }
         }
-        Ok(false)
+        Ok(Filled::Credits)
     }
 
     async fn is_over(&self, flight: &Flight) -> bool {
-        let session = flight.session;
+        let (session, now) = (flight.session, self.clock.now());
         let over = self.spool.with(move |spool| {
             let earlier = spool.current() != Some(session);
             if earlier {
-                spool.finish(session);
+                spool.finish(session, now);
             }
             earlier
         });
@@ -211,7 +255,7 @@ impl Turn<'_> {
             In::Welcome(_) => Err(StreamError::Protocol("a second Welcome")),
             In::Ack(ack) => {
                 let durable = sequence(ack.durable_sequence)?;
-                if durable >= flight.cursor.next {
+                if durable > flight.highest {
                     return Err(StreamError::Protocol("an Ack of what was not sent"));
                 }
                 flight.land(durable);
@@ -230,7 +274,16 @@ impl Turn<'_> {
                 self.spool
                     .with(move |spool| spool.reject(session, refused))
                     .await;
-                self.rewind(flight, refused).await
+                // Others before it may have been refused too, and their gaps are still to be sent.
+                let known = self.spool.with(move |spool| spool.known(session)).await;
+                flight.rewind(known.flatten())
+            }
+            In::Fork(fork) => {
+                let first = sequence(fork.sequence)?;
+                self.spool
+                    .with(move |spool| spool.fork(session, first))
+                    .await;
+                Err(StreamError::Forked)
             }
         }
     }
@@ -242,14 +295,7 @@ impl Turn<'_> {
             .spool
             .with(move |spool| spool.resume(session, durable))
             .await;
-        let Some(Some(cursor)) = resumed else {
-            return Err(StreamError::Protocol("the session has gone from the spool"));
-        };
-        flight.cursor = cursor;
-        flight.sent.clear();
-        flight.waiting.clear();
-        flight.bytes = 0;
-        Ok(())
+        flight.rewind(resumed.flatten())
     }
 
     /// Sends the latest values past a backlog.
@@ -266,20 +312,19 @@ impl Turn<'_> {
         let Some((Some(current), Some((_, next)))) = told else {
             return Ok(());
         };
-        // Numbers of another session mean nothing on this stream.
-        if current != session || next.saturating_sub(flight.acknowledged()) <= BACKLOG_MIN {
+        // While an earlier session is sent, all that is fresh waits behind it.
+        if current == session && next.saturating_sub(flight.acknowledged()) <= BACKLOG_MIN {
             return Ok(());
         }
         let sweeps = self.latest.take(SNAPSHOT_READINGS_MAX);
         let numbers: Vec<u32> = sweeps.iter().flat_map(numbers_of).collect();
-        let fresh: Vec<u32> = numbers
-            .into_iter()
-            .filter(|number| {
-                flight
-                    .declared
-                    .insert(i32::try_from(*number).unwrap_or(i32::MAX))
-            })
-            .collect();
+        let declared = match current == session {
+            true => &mut flight.declared,
+            false => &mut flight.declared_live,
+        };
+        let is_new = |number: &u32| declared.insert(i32::try_from(*number).unwrap_or(i32::MAX));
+        let fresh: Vec<u32> = numbers.into_iter().filter(is_new).collect();
+        let session = current;
         let series = self
             .spool
             .with(move |spool| spool.declarations(fresh.into_iter()))
@@ -296,6 +341,20 @@ impl Turn<'_> {
     }
 }
 
+/// What a stream says, and the first of it.
+type Opened = (Streaming<v1::IngestResponse>, Option<In>);
+
+/// Begins the call.
+async fn open(
+    mut client: IngestServiceClient<Line>,
+    requests: mpsc::Receiver<v1::IngestRequest>,
+) -> Result<Opened, StreamError> {
+    let answers = client.ingest(ReceiverStream::new(requests)).await?;
+    let mut answers = answers.into_inner();
+    let first = answers.message().await?.and_then(|answer| answer.frame);
+    Ok((answers, first))
+}
+
 fn numbers_of(sweep: &v1::Sweep) -> Vec<u32> {
     let mut number = 0_i32;
     sweep
@@ -309,13 +368,33 @@ fn numbers_of(sweep: &v1::Sweep) -> Vec<u32> {
 }
 
 impl Flight {
+    /// Sends again from a cursor on.
+    fn rewind(&mut self, cursor: Option<Cursor>) -> Result<(), StreamError> {
+        self.cursor = cursor.ok_or(StreamError::Protocol("the session has gone from the spool"))?;
+        self.sent.clear();
+        self.waiting.clear();
+        self.bytes = 0;
+        Ok(())
+    }
+
     fn has_credit(&self) -> bool {
         self.sent.len() < self.batches_max && (self.bytes < self.bytes_max || self.sent.is_empty())
     }
 
+    /// Whether the next frame would go beyond what is in doubt while that is not acknowledged.
+    fn must_not_pass(&self) -> bool {
+        let last = match self.waiting.front() {
+            Some(Frame::Batch(batch)) => batch.sequence,
+            Some(Frame::Gap(gap)) => gap.last_sequence,
+            Some(Frame::Declarations(_)) | None => return false,
+        };
+        let last = u64::try_from(last).unwrap_or(0);
+        !self.sent.is_empty() && self.doubted.is_some_and(|doubted| last > doubted)
+    }
+
     fn acknowledged(&self) -> u64 {
         let oldest = self.sent.front().map(|(sequence, _)| *sequence);
-        oldest.unwrap_or(self.cursor.next).saturating_sub(1)
+        oldest.map_or(self.highest, |oldest| oldest.saturating_sub(1))
     }
 
     /// Books a frame as sent; absent if the stream knows all it would say.
@@ -330,13 +409,15 @@ impl Flight {
             Frame::Batch(batch) => {
                 let bytes = u64::try_from(batch.body.len()).unwrap_or(u64::MAX);
                 self.bytes = self.bytes.saturating_add(bytes);
-                self.sent
-                    .push_back((u64::try_from(batch.sequence).unwrap_or(0), bytes));
+                let sequence = u64::try_from(batch.sequence).unwrap_or(0);
+                self.sent.push_back((sequence, bytes));
+                self.highest = self.highest.max(sequence);
                 Some(Out::Batch(batch))
             }
             Frame::Gap(gap) => {
-                self.sent
-                    .push_back((u64::try_from(gap.last_sequence).unwrap_or(0), 0));
+                let sequence = u64::try_from(gap.last_sequence).unwrap_or(0);
+                self.sent.push_back((sequence, 0));
+                self.highest = self.highest.max(sequence);
                 Some(Out::Gap(gap))
             }
         }

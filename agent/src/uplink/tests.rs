@@ -151,8 +151,10 @@ impl House {
         let (added, on_added) = watch::channel(0);
         let latest = Latest::default();
         let uplink = Uplink {
-            url,
-            credentials: None,
+            way: Arc::new(Network {
+                url,
+                credentials: None,
+            }),
             node: NodeId::random(),
             spool: spool.clone(),
             clock: Arc::new(SystemClock::new()),
@@ -259,6 +261,8 @@ async fn a_refused_batch_becomes_a_gap_in_its_place_and_is_set_aside() {
     let mut talk = house.stream().await;
     talk.greet(0, 8).await;
     talk.hear_words(3).await;
+    // A real one answers what came before first.
+    talk.acknowledge(1).await;
     let rejection = v1::Rejection {
         sequence: 2,
         reason: "a poisoned batch".to_owned(),
@@ -269,6 +273,28 @@ async fn a_refused_batch_becomes_a_gap_in_its_place_and_is_set_aside() {
     assert_eq!(heard, ["gap 2..2 GAP_REASON_REJECTED", "batch 3"]);
     let aside = std::fs::read_dir(dir.path().join("quarantine")).unwrap();
     assert_eq!(aside.count(), 1);
+}
+
+#[tokio::test]
+async fn of_several_refused_batches_under_way_each_becomes_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut house = House::build(open(&dir, 3)).await;
+    let mut talk = house.stream().await;
+    talk.greet(0, 8).await;
+    talk.hear_words(3).await;
+    for sequence in [1, 2] {
+        let rejection = v1::Rejection {
+            sequence,
+            ..v1::Rejection::default()
+        };
+        talk.say(In::Rejection(rejection)).await;
+    }
+    let heard = talk.hear_words(6).await;
+    let gaps = [
+        "gap 1..1 GAP_REASON_REJECTED",
+        "gap 2..2 GAP_REASON_REJECTED",
+    ];
+    assert_eq!(heard[3..], [gaps[0], gaps[1], "batch 3"], "{heard:?}");
 }
 
 #[tokio::test]

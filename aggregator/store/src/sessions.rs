@@ -33,7 +33,7 @@ impl Session {
         }
     }
 
-    fn checksum(&self, sequence: u64) -> Option<u32> {
+    pub(crate) fn checksum(&self, sequence: u64) -> Option<u32> {
         let mut known = self.checksums.iter();
         known
             .find(|(known, _)| *known == sequence)

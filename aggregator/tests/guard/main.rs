@@ -450,11 +450,8 @@ async fn a_stream_that_is_old_is_ended_and_the_next_one_is_welcome() {
     let ended = answers.message().await.unwrap_err();
     assert_eq!(ended.code(), Code::Unavailable);
     assert!(ended.message().starts_with("AGED"), "{ended}");
-    let lasted = clock.monotonic().since(began);
-    assert!(
-        lasted >= std::time::Duration::from_millis(900),
-        "{lasted:?}"
-    );
+    let lasted = clock.monotonic().since(began).as_millis();
+    assert!(lasted >= 900, "{lasted} ms");
     greeted(site.dial(&credentials).await.unwrap())
         .await
         .unwrap();

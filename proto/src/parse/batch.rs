@@ -1,6 +1,6 @@
 //! Batches and gaps.
 
-use plimsoll_model::{Batch, GapReason, NodeId, SampleGap, UnixMillis};
+use plimsoll_model::{Batch, GapReason, NodeId, SampleGap, SessionId, UnixMillis};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost::{DecodeError, Message as _};
 
@@ -110,6 +110,13 @@ pub fn batch(table: &mut SeriesTable, message: &v1::Batch) -> Result<Batch, Pars
         facts,
         events,
     })
+}
+
+/// Reads a session that was acknowledged to its end: its id and its last sequence number.
+pub fn finished(message: &v1::FinishedSession) -> Result<(SessionId, u64), ParseError> {
+    let session = session_id("hello.finished_sessions.session_id", &message.session_id)?;
+    let last = "hello.finished_sessions.last_sequence";
+    Ok((session, sequence(last, message.last_sequence)?))
 }
 
 /// Reads a gap of a node.

@@ -247,6 +247,8 @@ impl Node {
             agent_time: Some(render::timestamp(now)),
             claimed_node_id: self.id.as_bytes().to_vec(),
             prior_session_ids: Vec::new(),
+            current_session_id: Vec::new(),
+            finished_sessions: Vec::new(),
         }
     }
 

@@ -1,0 +1,146 @@
+//! What a session gives back: its frames in order, with a gap wherever a batch cannot be read.
+
+use plimsoll_proto::{render, v1};
+
+use super::super::record::{self, Frame, Next, Record};
+use super::super::segment::Segment;
+use super::{Cursor, Session, unsigned};
+
+/// Batches that one read gives at most.
+const BATCHES_PER_READ: usize = 32;
+
+impl Session {
+    /// Reads some frames; none if all was read.
+    pub(in crate::spool) fn read(&mut self, cursor: &mut Cursor) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        let mut batches = 0;
+        while batches < BATCHES_PER_READ && cursor.next < self.next {
+            let here = cursor.next;
+            if let Some(gap) = self.gap_at(here) {
+                cursor.next = unsigned(gap.last_sequence).saturating_add(1);
+                let first_sequence = render::int(here);
+                // A gap that is entered midway no longer knows its count.
+                let reading_count = gap
+                    .reading_count
+                    .filter(|_| gap.first_sequence == first_sequence);
+                frames.push(Frame::Gap(v1::Gap {
+                    first_sequence,
+                    reading_count,
+                    ..gap
+                }));
+                batches += 1;
+            } else if let Some(at) = self.segment_at(here) {
+                batches += self.read_segment(at, cursor, &mut frames);
+            } else {
+                let last = self.lowest_after(here).saturating_sub(1).max(here);
+                self.add_gap(here, last, None, v1::GapReason::Corrupt);
+            }
+        }
+        frames.into_iter().map(|frame| self.told(frame)).collect()
+    }
+
+    /// Names session and number as they are on the wire.
+    fn told(&self, mut frame: Frame) -> Frame {
+        let id = self.name.id.as_bytes();
+        let outward = |number: i64| render::int(self.outward(unsigned(number)));
+        let session_id = match &mut frame {
+            Frame::Declarations(declarations) => &mut declarations.session_id,
+            Frame::Batch(batch) => {
+                batch.sequence = outward(batch.sequence);
+                &mut batch.session_id
+            }
+            Frame::Gap(gap) => {
+                gap.first_sequence = outward(gap.first_sequence);
+                gap.last_sequence = outward(gap.last_sequence);
+                &mut gap.session_id
+            }
+        };
+        *session_id = id.to_vec();
+        frame
+    }
+
+    pub(super) fn gap_at(&self, sequence: u64) -> Option<v1::Gap> {
+        let holds = |gap: &&v1::Gap| {
+            (unsigned(gap.first_sequence)..=unsigned(gap.last_sequence)).contains(&sequence)
+        };
+        self.gaps.iter().find(holds).cloned()
+    }
+
+    pub(super) fn segment_at(&self, sequence: u64) -> Option<usize> {
+        let holds = |segment: &Segment| (segment.first..=segment.last).contains(&sequence);
+        self.segments.iter().position(holds)
+    }
+
+    /// Reads batches of one segment in order and puts a gap where one cannot be read.
+    fn read_segment(&mut self, at: usize, cursor: &mut Cursor, frames: &mut Vec<Frame>) -> usize {
+        let Some(segment) = self.segments.get(at) else {
+            return 0;
+        };
+        let (first, last) = (segment.first, segment.last);
+        if cursor.segment != first {
+            (cursor.segment, cursor.offset) = (first, 0);
+        }
+        let begin = cursor.offset;
+        let bytes = segment.load(begin).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a segment of the spool cannot be read");
+            Vec::new()
+        });
+        let (mut offset, mut batches) = (0, 0);
+        // A batch that was refused is still in the file, and a gap stands in its place.
+        while batches < BATCHES_PER_READ && self.gap_at(cursor.next).is_none() {
+            let (found, after) = match record::next(&bytes, offset) {
+                Next::Record(found, after) => (found, after),
+                Next::Broken(after) => {
+                    offset = after;
+                    continue;
+                }
+                Next::Torn | Next::End => {
+                    if cursor.next <= last {
+                        self.add_gap(cursor.next, last, None, v1::GapReason::Corrupt);
+                    }
+                    return batches;
+                }
+            };
+            match *found {
+                Record::Declarations(series) => frames.push(Frame::Declarations(series)),
+                Record::Batch { batch, .. } => {
+                    let sequence = unsigned(batch.sequence);
+                    if sequence > cursor.next {
+                        // The offset stays before this batch, which follows the gap.
+                        let missing = sequence.saturating_sub(1);
+                        self.add_gap(cursor.next, missing, None, v1::GapReason::Corrupt);
+                        return batches;
+                    }
+                    if sequence == cursor.next {
+                        frames.push(Frame::Batch(batch));
+                        cursor.next = sequence.saturating_add(1);
+                        batches += 1;
+                    }
+                }
+            }
+            offset = after;
+            cursor.offset = begin.saturating_add(after);
+        }
+        batches
+    }
+
+    pub(super) fn find_batch(&self, sequence: u64) -> Option<(v1::Batch, u64)> {
+        let segment = self.segments.get(self.segment_at(sequence)?)?;
+        let bytes = segment.load(0).ok()?;
+        let mut offset = 0;
+        loop {
+            match record::next(&bytes, offset) {
+                Next::Record(record, after) => {
+                    offset = after;
+                    if let Record::Batch { batch, readings } = *record
+                        && unsigned(batch.sequence) == sequence
+                    {
+                        return Some((batch, readings));
+                    }
+                }
+                Next::Broken(after) => offset = after,
+                Next::Torn | Next::End => return None,
+            }
+        }
+    }
+}
