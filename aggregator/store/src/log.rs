@@ -465,6 +465,24 @@ mod tests {
         }
     }
 
+    /// Takes half of what comes, once: then it is full.
+    #[derive(Debug, Default)]
+    struct Filling(AtomicBool);
+
+    impl Disk for Filling {
+        fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+            if self.0.swap(false, Ordering::Relaxed) {
+                RealDisk.write(file, bytes.split_at(bytes.len() / 2).0)?;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            RealDisk.write(file, bytes)
+        }
+
+        fn sync(&self, file: &File) -> io::Result<()> {
+            RealDisk.sync(file)
+        }
+    }
+
     fn open(dir: &Path, disk: Arc<dyn Disk>) -> (Log, Vec<Vec<u8>>) {
         let mut read = Vec::new();
         let how = (Begin::default(), 1 << 20, disk);
@@ -491,5 +509,20 @@ mod tests {
         assert!(log.roll().is_err());
         drop(log);
         assert_eq!(open(dir.path(), Arc::new(RealDisk)).1, [b"kept".to_vec()]);
+    }
+
+    #[test]
+    fn a_frame_that_a_full_disk_cut_short_is_taken_back_before_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Filling::default());
+        let (mut log, _) = open(dir.path(), Arc::clone(&disk) as Arc<dyn Disk>);
+        log.append(&[b"kept".to_vec()]).unwrap();
+        disk.0.store(true, Ordering::Relaxed);
+        let error = log.append(&[b"refused".to_vec()]).unwrap_err();
+        assert!(matches!(error, AppendError::Full { .. }), "{error}");
+        log.append(&[b"later".to_vec()]).unwrap();
+        drop(log);
+        let read = open(dir.path(), Arc::new(RealDisk)).1;
+        assert_eq!(read, [b"kept".to_vec(), b"later".to_vec()]);
     }
 }
