@@ -486,11 +486,12 @@ mod tests {
     fn open(dir: &Path, disk: Arc<dyn Disk>) -> (Log, Vec<Vec<u8>>) {
         let mut read = Vec::new();
         let how = (Begin::default(), 1 << 20, disk);
-        let (log, _) = Log::open(dir, how, |payload| {
+        let (log, found) = Log::open(dir, how, |payload| {
             read.push(payload.to_vec());
             Ok(())
         })
         .unwrap();
+        assert_eq!(found.holes, Vec::new(), "nothing is cut");
         (log, read)
     }
 
