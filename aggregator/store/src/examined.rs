@@ -80,7 +80,7 @@ pub fn examine(kind: FileKind, id: u64, bytes: &[u8]) -> Examined<'_> {
         (FileKind::Blocks | FileKind::Rollup, frames) => {
             let footer = frames.last().map_or(0, |(offset, _)| *offset);
             let told = if kind == FileKind::Blocks {
-                footer::tells_all(id, bytes, footer)
+                footer::tells_all((id, bytes, footer), footer::told_by_samples)
             } else {
                 rollup::tells_all(id, bytes, footer)
             };

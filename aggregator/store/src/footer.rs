@@ -1,5 +1,5 @@
-//! What a footer says: where the blocks of each subject lie in their file. Where it is damaged, it is made
-//! anew from the blocks. It knows of no handles and writes no files.
+//! What a footer says: where the blocks of each subject lie in their file, whatever is in them. Where it is
+//! damaged, it is made anew from the blocks. It knows of no handles and writes no files.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,9 +8,9 @@ use std::path::Path;
 use plimsoll_model::{Columns, Subject, UnixMillis};
 
 use crate::block::{Block, Place, pack_columns, unpack_columns};
-use crate::codec::{Malformed, Pack};
+use crate::codec::{self, Malformed, Pack};
 use crate::error::Hole;
-use crate::frame::{self, Item, Items};
+use crate::frame::{self, Item, Items, Kind};
 
 /// First byte of a footer, after a block's.
 pub(crate) const TAG: u8 = 2;
@@ -133,8 +133,32 @@ pub(crate) fn read_footer(
     })
 }
 
-/// Makes the footer anew from what the blocks say of themselves.
-pub(crate) fn footer_from_blocks(id: u64, bytes: &[u8]) -> Footer {
+/// What a block tells of itself.
+pub(crate) struct Told {
+    pub(crate) place: Place,
+    pub(crate) columns: Columns,
+    /// The first instant of its rows.
+    pub(crate) first: UnixMillis,
+    /// The last one.
+    pub(crate) last: UnixMillis,
+    pub(crate) rows: usize,
+}
+
+/// What a block of samples tells of itself; absent where it tells nothing.
+pub(crate) fn told_by_samples(payload: &[u8]) -> Option<Told> {
+    let block = Block::parse(payload).ok()?;
+    let windows = block.windows().ok()?;
+    Some(Told {
+        place: block.place,
+        first: windows.first()?.end,
+        last: windows.last()?.end,
+        rows: windows.len(),
+        columns: block.columns,
+    })
+}
+
+/// Makes the footer of a file anew from what each of its blocks tells.
+pub(crate) fn from_blocks(id: u64, bytes: &[u8], told: impl Fn(&[u8]) -> Option<Told>) -> Footer {
     let mut footer = Footer::default();
     for item in Items::new(bytes, id) {
         let Item::Frame {
@@ -143,35 +167,102 @@ pub(crate) fn footer_from_blocks(id: u64, bytes: &[u8]) -> Footer {
         else {
             continue;
         };
-        let Ok(block) = Block::parse(payload) else {
-            continue;
-        };
-        let Ok(windows) = block.windows() else {
-            continue;
-        };
-        if let (Some(first), Some(last)) = (windows.first(), windows.last()) {
+        if let Some(block) = told(payload) {
             let located = Located {
                 columns: footer.number_of(&block.columns),
                 length: u32::try_from(payload.len()).unwrap_or(u32::MAX),
                 offset: offset as u64,
-                first: first.end,
-                last: last.end,
+                first: block.first,
+                last: block.last,
             };
             footer.blocks.entry(block.place).or_default().push(located);
-            footer.samples += (windows.len() * block.columns.len()) as u64;
+            footer.samples += (block.rows * block.columns.len()) as u64;
         }
     }
     footer
 }
 
-/// Verifies that the footer at an offset tells of the blocks that the file holds.
-pub(crate) fn tells_all(id: u64, bytes: &[u8], offset: u64) -> Result<(), &'static str> {
+/// Whether nothing is damaged before the footer of a file, so that one made anew misses no block.
+pub(crate) fn is_whole_before(id: u64, bytes: &[u8], footer: u64) -> bool {
+    let blocks = usize::try_from(footer).unwrap_or(usize::MAX);
+    let is_hole = |item: Item<'_>| matches!(item, Item::Hole { .. });
+    let blocks = bytes.get(..blocks);
+    blocks.is_some_and(|blocks| !Items::new(blocks, id).any(is_hole))
+}
+
+/// Verifies that the footer at an offset tells of the blocks that the file holds, as each tells of itself.
+pub(crate) fn tells_all(
+    (id, bytes, offset): (u64, &[u8], u64),
+    told: impl Fn(&[u8]) -> Option<Told>,
+) -> Result<(), &'static str> {
     let from = usize::try_from(offset).unwrap_or(usize::MAX);
     let (_, payload) = frame::frame(bytes.get(from..).unwrap_or_default(), id)?;
-    let told = Footer::unpack(payload).map_err(|error| error.what)?;
-    if told.blocks == footer_from_blocks(id, bytes).blocks {
+    let footer = Footer::unpack(payload).map_err(|error| error.what)?;
+    if footer == from_blocks(id, bytes, told) {
         Ok(())
     } else {
         Err("the footer does not tell of the same blocks as the file holds")
+    }
+}
+
+/// A file of blocks as the manifest describes it, and its bytes.
+pub(crate) struct Described<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) kind: Kind,
+    pub(crate) id: u64,
+    /// How long it should be.
+    pub(crate) length: u64,
+    /// Where its footer should begin.
+    pub(crate) footer: u64,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// Verifies every byte of a file; each block must be read to its end, and what it tells is held against the
+/// footer. Returns how many frames there are.
+pub(crate) fn check(
+    file: &Described<'_>,
+    read: impl Fn(&[u8]) -> Result<(), Malformed>,
+    told: impl Fn(&[u8]) -> Option<Told>,
+) -> Result<u64, Vec<Hole>> {
+    let (id, bytes) = (file.id, file.bytes);
+    let mut damage: Vec<(u64, &'static str)> = Vec::new();
+    if let Err(error) = frame::check_header(file.path, file.kind, id, bytes) {
+        damage.push((0, codec::what_of(&error)));
+    }
+    if bytes.len() as u64 != file.length {
+        let what = "the file has another length than the manifest says";
+        damage.push((bytes.len() as u64, what));
+    }
+    let mut frames = 0;
+    for item in Items::new(bytes, id) {
+        match item {
+            Item::Hole { offset, what } => damage.push((offset as u64, what)),
+            Item::Frame {
+                offset, payload, ..
+            } => {
+                frames += 1;
+                let offset = offset as u64;
+                if offset != file.footer
+                    && let Err(error) = read(payload)
+                {
+                    damage.push((offset, error.what));
+                }
+            }
+        }
+    }
+    if let Err(what) = tells_all((id, bytes, file.footer), told)
+        && damage.iter().all(|(offset, _)| *offset != file.footer)
+    {
+        damage.push((file.footer, what));
+    }
+    let hole = |(offset, what)| Hole {
+        path: file.path.to_owned(),
+        offset,
+        what,
+    };
+    if damage.is_empty() {
+        Ok(frames)
+    } else {
+        Err(damage.into_iter().map(hole).collect())
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Things by the number of their file, each with when it was used last.
 #[derive(Debug)]
@@ -63,6 +63,44 @@ impl<T> Lately<T> {
     pub(crate) fn forget(&self, id: u64) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.all.remove(&id);
+    }
+}
+
+/// The way to the thing of one file, which can be used as long as somebody holds this, even when the file
+/// was removed meanwhile.
+#[derive(Debug)]
+pub(crate) struct Handle<T> {
+    id: u64,
+    lately: Arc<Lately<T>>,
+    // Opened before the file was removed.
+    pinned: OnceLock<Arc<T>>,
+}
+
+impl<T> Handle<T> {
+    pub(crate) fn new(id: u64, lately: &Arc<Lately<T>>) -> Self {
+        Self {
+            id,
+            lately: Arc::clone(lately),
+            pinned: OnceLock::new(),
+        }
+    }
+
+    /// Returns the thing; opens it where it is not held.
+    pub(crate) fn get(&self, open: impl FnOnce() -> io::Result<T>) -> io::Result<Arc<T>> {
+        if let Some(pinned) = self.pinned.get() {
+            return Ok(Arc::clone(pinned));
+        }
+        let opened = self.lately.get(self.id, open);
+        // The file was removed just now, and the thing pinned before that.
+        opened.or_else(|error| self.pinned.get().map(Arc::clone).ok_or(error))
+    }
+
+    /// Keeps the thing for those who hold this, although the file is about to be removed.
+    pub(crate) fn pin(&self, open: impl FnOnce() -> io::Result<T>) {
+        if let Ok(opened) = self.get(open) {
+            self.pinned.get_or_init(|| opened);
+        }
+        self.lately.forget(self.id);
     }
 }
 

@@ -10,9 +10,9 @@ use plimsoll_model::{Columns, Part, UnixMillis};
 use crate::block::{Block, Encoded, Place};
 use crate::codec::{self, Malformed};
 use crate::error::{Hole, OpenError};
-use crate::footer::{Footer, Located, footer_from_blocks, read_footer, tells_all};
-use crate::frame::{self, Item, Items, Kind, Link, io_error, make_dir};
-use crate::handles::Lately;
+use crate::footer::{self, Described, Footer, Located, read_footer, told_by_samples};
+use crate::frame::{self, Kind, Link, io_error, make_dir};
+use crate::handles::{Handle, Lately};
 
 /// What the manifest says of a file of blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,8 +164,7 @@ impl Draft {
         Ok(Sealed {
             entry,
             path,
-            opened: Arc::clone(opened),
-            pinned: OnceLock::new(),
+            file: Handle::new(id, opened),
             ends: OnceLock::new(),
             footer,
             damaged: false,
@@ -181,9 +180,7 @@ impl Draft {
 pub(crate) struct Sealed {
     pub(crate) entry: Entry,
     pub(crate) path: PathBuf,
-    opened: Arc<Lately<File>>,
-    // Opened before it was removed, for whoever still reads it.
-    pinned: OnceLock<Arc<File>>,
+    file: Handle<File>,
     pub(crate) footer: Footer,
     /// The footer was made anew, so blocks may be missing from it.
     pub(crate) damaged: bool,
@@ -201,13 +198,10 @@ impl Sealed {
         entry: &Entry,
         holes: &mut Vec<Hole>,
     ) -> Result<Self, OpenError> {
-        let path = entry.path(dir);
-        let opened = Arc::clone(opened);
         let mut sealed = Self {
             entry: entry.clone(),
-            path,
-            opened,
-            pinned: OnceLock::new(),
+            path: entry.path(dir),
+            file: Handle::new(entry.id, opened),
             ends: OnceLock::new(),
             footer: Footer::default(),
             damaged: true,
@@ -238,12 +232,9 @@ impl Sealed {
             }
             Err(hole) => {
                 let bytes = std::fs::read(path).map_err(io_error("read", path))?;
-                sealed.footer = footer_from_blocks(entry.id, &bytes);
-                let blocks = usize::try_from(entry.footer).unwrap_or(usize::MAX);
-                let blocks = bytes.get(..blocks);
-                let is_hole = |item: Item<'_>| matches!(item, Item::Hole { .. });
-                let whole = |blocks| !Items::new(blocks, entry.id).any(is_hole);
-                sealed.lost = (!blocks.is_some_and(whole)).then(|| hole.clone());
+                sealed.footer = footer::from_blocks(entry.id, &bytes, told_by_samples);
+                let is_whole = footer::is_whole_before(entry.id, &bytes, entry.footer);
+                sealed.lost = (!is_whole).then(|| hole.clone());
                 holes.push(hole);
             }
         }
@@ -259,26 +250,15 @@ impl Sealed {
         })
     }
 
-    fn file(&self) -> std::io::Result<Arc<File>> {
-        if let Some(pinned) = self.pinned.get() {
-            return Ok(Arc::clone(pinned));
-        }
-        let opened = self.opened.get(self.entry.id, || File::open(&self.path));
-        // It was removed just now, and pinned before that.
-        opened.or_else(|error| self.pinned.get().map(Arc::clone).ok_or(error))
-    }
-
     /// Keeps the file readable for those who hold it, although it is about to be removed.
     pub(crate) fn pin(&self) {
-        if let Ok(file) = self.file() {
-            self.pinned.get_or_init(|| file);
-        }
-        self.opened.forget(self.entry.id);
+        self.file.pin(|| File::open(&self.path));
     }
 
     /// Reads the bytes of a block and verifies their checksum.
     pub(crate) fn read(&self, block: &Located) -> Result<Vec<u8>, Hole> {
-        let file = self.file().map_err(|_| Hole {
+        let file = self.file.get(|| File::open(&self.path));
+        let file = file.map_err(|_| Hole {
             path: self.path.clone(),
             offset: block.offset,
             what: "the file cannot be opened",
@@ -328,50 +308,16 @@ pub(crate) fn check_header(
 
 /// Verifies every byte of a file of blocks.
 pub(crate) fn check(path: &Path, entry: &Entry, bytes: &[u8]) -> Result<u64, Vec<Hole>> {
-    let mut holes = Vec::new();
-    let mut hole = |offset: u64, what| {
-        let path = path.to_owned();
-        holes.push(Hole { path, offset, what });
+    let file = Described {
+        path,
+        kind: Kind::Blocks,
+        id: entry.id,
+        length: entry.bytes,
+        footer: entry.footer,
+        bytes,
     };
-    if let Err(error) = frame::check_header(path, Kind::Blocks, entry.id, bytes) {
-        hole(0, codec::what_of(&error));
-    }
-    if bytes.len() as u64 != entry.bytes {
-        hole(
-            bytes.len() as u64,
-            "the file has another length than the manifest says",
-        );
-    }
-    let mut frames = 0;
-    for item in Items::new(bytes, entry.id) {
-        match item {
-            Item::Hole { offset, what } => hole(offset as u64, what),
-            Item::Frame {
-                offset, payload, ..
-            } => {
-                frames += 1;
-                let is_footer = offset as u64 == entry.footer;
-                let read = Block::parse(payload).and_then(|block| block.rows());
-                if let Err(error) = read
-                    && !is_footer
-                {
-                    hole(offset as u64, error.what);
-                }
-            }
-        }
-    }
-    let told = tells_all(entry.id, bytes, entry.footer);
-    if let Err(what) = told
-        && holes.iter().all(|hole| hole.offset != entry.footer)
-    {
-        let (path, offset) = (path.to_owned(), entry.footer);
-        holes.push(Hole { path, offset, what });
-    }
-    if holes.is_empty() {
-        Ok(frames)
-    } else {
-        Err(holes)
-    }
+    let read = |payload: &[u8]| Block::parse(payload).and_then(|block| block.rows().map(drop));
+    footer::check(&file, read, told_by_samples)
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ const MUTANTS: [Mutant; 18] = [
     Mutant {
         name: "believes nothing of rollups whose footer is damaged",
         file: "rollup/file.rs",
-        text: "            footer: footer_of(self.entry.tier, id, &bytes),",
+        text: "            footer: footer::from_blocks(id, &bytes, told_by(self.entry.tier)),",
         becomes: "            footer: Footer::default(),",
         killer: "rolls::damage::a_damaged_footer_or_a_lost_end_of_rollups",
     },

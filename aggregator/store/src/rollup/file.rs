@@ -11,11 +11,11 @@ use super::block::Cells;
 use super::cell::{Cell, Tier};
 use super::making::Lanes;
 use crate::block::Place;
-use crate::codec::{self, Malformed, Pack, pack_all, unpack_all};
+use crate::codec::{Malformed, Pack, pack_all, unpack_all};
 use crate::error::{Hole, OpenError};
-use crate::footer::{Footer, Located, read_footer};
-use crate::frame::{self, Item, Items, Kind, io_error};
-use crate::handles::Lately;
+use crate::footer::{self, Described, Footer, Located, Told, read_footer};
+use crate::frame::{self, Kind, io_error};
+use crate::handles::{Handle, Lately};
 use crate::sealed::check_header;
 
 /// A stretch of time, its end not in it.
@@ -193,9 +193,7 @@ pub(crate) struct Opened {
 pub(crate) struct Rolled {
     pub(crate) entry: RollupEntry,
     pub(crate) path: PathBuf,
-    opened: Arc<Lately<Opened>>,
-    // Opened before it was removed, for whoever still reads it.
-    pinned: std::sync::OnceLock<Arc<Opened>>,
+    file: Handle<Opened>,
 }
 
 impl Rolled {
@@ -226,9 +224,8 @@ impl Rolled {
     pub(crate) fn of((dir, opened): (&Path, &Arc<Lately<Opened>>), entry: RollupEntry) -> Self {
         Self {
             path: entry.path(dir),
+            file: Handle::new(entry.id, opened),
             entry,
-            opened: Arc::clone(opened),
-            pinned: std::sync::OnceLock::new(),
         }
     }
 
@@ -239,18 +236,13 @@ impl Rolled {
 
     /// Opens the file and reads its footer, or makes it anew from the blocks where it is damaged.
     pub(crate) fn read(&self) -> Result<Arc<Opened>, Hole> {
-        if let Some(pinned) = self.pinned.get() {
-            return Ok(Arc::clone(pinned));
-        }
-        let opened = self.opened.get(self.entry.id, || self.open_now());
-        opened.or_else(|error| {
+        self.file.get(|| self.open_now()).map_err(|error| {
             let what = if error.kind() == std::io::ErrorKind::NotFound {
                 "the file is missing"
             } else {
                 "the file cannot be opened"
             };
-            let pinned = self.pinned.get().map(Arc::clone);
-            pinned.ok_or_else(|| self.hole(0, what))
+            self.hole(0, what)
         })
     }
 
@@ -270,12 +262,9 @@ impl Rolled {
             Err(hole) => hole,
         };
         let bytes = std::fs::read(&self.path)?;
-        let blocks = usize::try_from(self.entry.footer).unwrap_or(usize::MAX);
-        let is_hole = |item: Item<'_>| matches!(item, Item::Hole { .. });
-        let whole = |blocks| !Items::new(blocks, id).any(is_hole);
         Ok(Opened {
-            footer: footer_of(self.entry.tier, id, &bytes),
-            is_partial: !bytes.get(..blocks).is_some_and(whole),
+            footer: footer::from_blocks(id, &bytes, told_by(self.entry.tier)),
+            is_partial: !footer::is_whole_before(id, &bytes, self.entry.footer),
             damage: Some(hole),
             file,
         })
@@ -283,10 +272,7 @@ impl Rolled {
 
     /// Keeps the file readable for those who hold it, although it is about to be removed.
     pub(crate) fn pin(&self) {
-        if let Ok(opened) = self.read() {
-            self.pinned.get_or_init(|| opened);
-        }
-        self.opened.forget(self.entry.id);
+        self.file.pin(|| self.open_now());
     }
 
     fn block(&self, opened: &Opened, block: &Located) -> Result<Vec<u8>, Hole> {
@@ -345,95 +331,40 @@ impl Rolled {
 
 /// Verifies every byte of a file of rollups.
 pub(crate) fn check(path: &Path, entry: &RollupEntry, bytes: &[u8]) -> Result<u64, Vec<Hole>> {
-    let mut holes = Vec::new();
-    let mut hole = |offset: u64, what| {
-        let path = path.to_owned();
-        holes.push(Hole { path, offset, what });
+    let file = Described {
+        path,
+        kind: Kind::Rollup,
+        id: entry.id,
+        length: entry.bytes,
+        footer: entry.footer,
+        bytes,
     };
-    if let Err(error) = frame::check_header(path, Kind::Rollup, entry.id, bytes) {
-        hole(0, codec::what_of(&error));
-    }
-    if bytes.len() as u64 != entry.bytes {
-        let what = "the file has another length than the manifest says";
-        hole(bytes.len() as u64, what);
-    }
-    let mut frames = 0;
-    for item in Items::new(bytes, entry.id) {
-        match item {
-            Item::Hole { offset, what } => hole(offset as u64, what),
-            Item::Frame {
-                offset, payload, ..
-            } => {
-                frames += 1;
-                let read = if offset as u64 == entry.footer {
-                    Footer::unpack(payload).map(|_| ())
-                } else {
-                    Cells::parse(payload).and_then(|cells| cells.lanes(|_, _| true).map(|_| ()))
-                };
-                if let Err(error) = read {
-                    hole(offset as u64, error.what);
-                }
-            }
-        }
-    }
-    if let Err(what) = tells_all_of(entry.tier, (entry.id, bytes, entry.footer))
-        && holes.iter().all(|hole| hole.offset != entry.footer)
-    {
-        let (path, offset) = (path.to_owned(), entry.footer);
-        holes.push(Hole { path, offset, what });
-    }
-    if holes.is_empty() {
-        Ok(frames)
-    } else {
-        Err(holes)
-    }
+    let read = |payload: &[u8]| {
+        let lanes = Cells::parse(payload).and_then(|cells| cells.lanes(|_, _| true));
+        lanes.map(drop)
+    };
+    footer::check(&file, read, told_by(entry.tier))
 }
 
 /// Verifies that the footer at an offset tells of the blocks that the file holds, whichever tier it is of.
 pub(crate) fn tells_all(id: u64, bytes: &[u8], offset: u64) -> Result<(), &'static str> {
-    let of = |tier: Tier| tells_all_of(tier, (id, bytes, offset));
+    let of = |tier: Tier| footer::tells_all((id, bytes, offset), told_by(tier));
     let [first, second] = Tier::ALL;
     of(first).or_else(|_| of(second))
 }
 
-fn tells_all_of(tier: Tier, (id, bytes, offset): (u64, &[u8], u64)) -> Result<(), &'static str> {
-    let from = usize::try_from(offset).unwrap_or(usize::MAX);
-    let (_, payload) = frame::frame(bytes.get(from..).unwrap_or_default(), id)?;
-    let told = Footer::unpack(payload).map_err(|error| error.what)?;
-    if told == footer_of(tier, id, bytes) {
-        Ok(())
-    } else {
-        Err("the footer does not tell of the same blocks as the file holds")
-    }
-}
-
-/// Makes the footer anew from what the blocks say of themselves.
-fn footer_of(tier: Tier, id: u64, bytes: &[u8]) -> Footer {
-    let mut footer = Footer::default();
-    for item in Items::new(bytes, id) {
-        let Item::Frame {
-            offset, payload, ..
-        } = item
-        else {
-            continue;
-        };
-        let Ok(cells) = Cells::parse(payload) else {
-            continue;
-        };
+/// What a block of cells of a tier tells of itself; absent where it tells nothing.
+fn told_by(tier: Tier) -> impl Fn(&[u8]) -> Option<Told> {
+    move |payload| {
+        let cells = Cells::parse(payload).ok()?;
         let numbers = cells.numbers().unwrap_or_default();
         let at = |number: &i64| UnixMillis::from_millis(tier.begin(*number));
-        if let (Some(first), Some(last)) = (numbers.first(), numbers.last()) {
-            let columns = cells.columns();
-            footer.samples += (numbers.len() * columns.len()) as u64;
-            let located = Located {
-                columns: footer.number_of(&columns),
-                length: u32::try_from(payload.len()).unwrap_or(u32::MAX),
-                offset: offset as u64,
-                first: at(first),
-                last: at(last),
-            };
-            footer.blocks.entry(cells.place).or_default().push(located);
-        }
+        Some(Told {
+            place: cells.place,
+            columns: cells.columns(),
+            first: at(numbers.first()?),
+            last: at(numbers.last()?),
+            rows: numbers.len(),
+        })
     }
-    footer
 }
