@@ -18,41 +18,13 @@ use plimsoll_model::{
 };
 use plimsoll_store::{Record, Store, StoreOptions};
 
-const COLUMNS: u64 = 20;
+mod telemetry;
+
+use telemetry::{SERIES, Source, p50};
+
 const PER_BATCH: usize = 50;
 const BATCHES: usize = 32;
 const BEGIN: i64 = 1_795_520_000_000;
-
-struct Source {
-    state: u64,
-    values: Vec<u64>,
-}
-
-impl Source {
-    fn random(&mut self, below: u64) -> u64 {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        self.state % below
-    }
-
-    /// Moves the values of a subject on by one interval.
-    fn step(&mut self, subject: usize) -> Vec<u64> {
-        (0..COLUMNS)
-            .map(|column| {
-                let place = subject * 20 + usize::try_from(column).unwrap();
-                let step = match column {
-                    0..=6 => self.random(400) * 10_000_000,
-                    7..=10 => self.random(200_000),
-                    11..=14 if self.random(8) == 0 => self.random(64) * 4_096,
-                    _ => 0,
-                };
-                self.values[place] += step;
-                self.values[place]
-            })
-            .collect()
-    }
-}
 
 fn resident_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -66,18 +38,6 @@ fn resident_mib() -> u64 {
         .parse::<u64>()
         .unwrap()
         / 1_024
-}
-
-fn p50(mut ask: impl FnMut(usize), times: usize) -> Duration {
-    let mut spans: Vec<_> = (0..times)
-        .map(|number| {
-            let begun = Instant::now();
-            ask(number);
-            begun.elapsed()
-        })
-        .collect();
-    spans.sort();
-    spans[times / 2]
 }
 
 struct Load {
@@ -115,7 +75,7 @@ impl Load {
 
     fn fill(&mut self, store: &Store, rows: usize) {
         let subjects: Vec<usize> = (0..self.nodes.len()).collect();
-        let samples = (subjects.len() * rows) as f64 * COLUMNS as f64;
+        let samples = (subjects.len() * rows) as f64 * SERIES as f64;
         let (mut appending, mut keeping) = (Duration::ZERO, Duration::ZERO);
         for row in 0..rows {
             self.now = UnixMillis::from_millis(BEGIN + i64::try_from(row).unwrap() * 10_000);
@@ -130,7 +90,7 @@ impl Load {
             store.maintain(self.now).unwrap();
             keeping += begun.elapsed();
         }
-        println!("series {}, samples {samples}", subjects.len() * 20);
+        println!("series {}, samples {samples}", subjects.len() * SERIES);
         let per_sample = |span: Duration| span.as_nanos() as f64 / samples;
         println!(
             "append, {BATCHES} batches a commit {:.1} ns/sample",
@@ -175,10 +135,7 @@ fn main() {
         nodes: (0..subjects)
             .map(|_| (NodeId::random(), SessionId::random()))
             .collect(),
-        source: Source {
-            state: 88_172_645_463_325_252,
-            values: vec![1 << 30; subjects * 20],
-        },
+        source: Source::new(subjects),
         columns: (0..20)
             .map(|column| (Metric::HostMemFree, Part::index(column)))
             .collect(),

@@ -20,8 +20,11 @@ use plimsoll_model::{
 };
 use plimsoll_store::{Answer, Function, GAP, Record, Steps, Store, StoreOptions, Upkeep};
 
+mod telemetry;
+
+use telemetry::{SERIES, Source, p50};
+
 const DAY_ROWS: u64 = 8_640;
-const SERIES: u64 = 20;
 /// Rows of a subject in one batch.
 const TOGETHER: u64 = 60;
 /// Whole days since 1970.
@@ -31,35 +34,10 @@ const HOUR: Duration = Duration::from_secs(3_600);
 struct Load {
     nodes: Vec<(NodeId, SessionId)>,
     columns: Columns,
-    state: u64,
-    values: Vec<u64>,
+    source: Source,
 }
 
 impl Load {
-    fn random(&mut self, below: u64) -> u64 {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        self.state % below
-    }
-
-    /// Moves the values of a subject on: counters of ticks and bytes, gauges that wander.
-    fn step(&mut self, subject: usize) -> Vec<u64> {
-        (0..usize::try_from(SERIES).unwrap())
-            .map(|column| {
-                let step = match column {
-                    0..=6 => self.random(400) * 10_000_000,
-                    7..=9 => self.random(200_000),
-                    10..=15 if self.random(8) == 0 => self.random(64) * 4_096,
-                    _ => 0,
-                };
-                let value = &mut self.values[subject * 20 + column];
-                *value += step;
-                *value
-            })
-            .collect()
-    }
-
     fn batch(&mut self, subject: usize, first: u64) -> Record {
         let (node, session) = self.nodes[subject];
         let mut rows = Rows::default();
@@ -69,7 +47,7 @@ impl Load {
                 subject: Subject::Node(node),
                 window: Window { end, width_ms: 2 },
                 columns: &self.columns.clone(),
-                values: &self.step(subject),
+                values: &self.source.step(subject),
             });
         }
         Record::Batch(Batch {
@@ -114,18 +92,6 @@ fn bytes_below(dir: &Path) -> u64 {
             }
         })
         .sum()
-}
-
-fn p50(mut ask: impl FnMut(usize), times: usize) -> Duration {
-    let mut spans: Vec<_> = (0..times)
-        .map(|number| {
-            let begun = Instant::now();
-            ask(number);
-            begun.elapsed()
-        })
-        .collect();
-    spans.sort();
-    spans[times / 2]
 }
 
 /// Asks for hours of the last days of one series, in turn of all; returns the time and the last answer.
@@ -183,8 +149,7 @@ fn main() {
         columns: half(Metric::HostPsiCpuSome)
             .chain(half(Metric::HostMemFree))
             .collect(),
-        state: 88_172_645_463_325_252,
-        values: vec![1 << 30; usize::try_from(subjects * SERIES).unwrap()],
+        source: Source::new(usize::try_from(subjects).unwrap()),
     };
     let (store, _) = Store::open(dir.path(), raw_only).unwrap();
     load.fill(&store, rows);
@@ -196,9 +161,10 @@ fn main() {
     let late = at(rows + DAY_ROWS);
     let rolling = settle(&store, late);
     let after: Vec<_> = spans.map(|days| ask(&store, &load, (rows, days))).into();
-    let samples = (subjects * SERIES * rows) as f64;
+    let series = subjects * u64::try_from(SERIES).unwrap();
+    let samples = (series * rows) as f64;
     let raw = bytes_below(&dir.path().join("blocks")) as f64;
-    println!("series {}, samples {samples}", subjects * SERIES);
+    println!("series {series}, samples {samples}");
     println!("samples   {raw:>12} bytes, {:.3} B/sample", raw / samples);
     for tier in ["5m", "1h"] {
         let bytes = bytes_below(&dir.path().join("rollup").join(tier)) as f64;

@@ -30,6 +30,13 @@ macro_rules! ordeal {
     };
 }
 
+/// Arguments of cargo that run tests of a package, and the words of the line that is shown.
+macro_rules! test {
+    ($($word:literal),+; $figure:literal) => {
+        Shown::Run(&["test", "-q", "-p", $($word),+], $figure)
+    };
+}
+
 const ROWS: [Row; 15] = [
     Row {
         claim: "acknowledged samples lost by kill -9: 0",
@@ -49,20 +56,7 @@ const ROWS: [Row; 15] = [
     },
     Row {
         claim: "in 200 simulated worlds, what was produced is stored once or in a gap",
-        shown: Shown::Run(
-            &[
-                "test",
-                "-q",
-                "-p",
-                "plimsoll-tests",
-                "--test",
-                "sim",
-                "in_every_world",
-                "--",
-                "--nocapture",
-            ],
-            "worlds:",
-        ),
+        shown: test!("plimsoll-tests", "--test", "sim", "in_every_world", "--", "--nocapture"; "worlds:"),
     },
     Row {
         claim: "flipped bytes that are found: all",
@@ -74,17 +68,11 @@ const ROWS: [Row; 15] = [
     },
     Row {
         claim: "every call meets every role; of all certificates only the right one comes in",
-        shown: Shown::Run(
-            &["test", "-q", "-p", "plimsoll-aggregator", "--test", "guard"],
-            "test result",
-        ),
+        shown: test!("plimsoll-aggregator", "--test", "guard"; "test result"),
     },
     Row {
         claim: "limits one below, at, and one beyond (wire)",
-        shown: Shown::Run(
-            &["test", "-q", "-p", "plimsoll-proto", "--test", "limits"],
-            "test result",
-        ),
+        shown: test!("plimsoll-proto", "--test", "limits"; "test result"),
     },
     Row {
         claim: "5000 silent, 300 k resetting and bomb-throwing peers: acks p99 at most twice as slow",
@@ -92,35 +80,11 @@ const ROWS: [Row; 15] = [
     },
     Row {
         claim: "mutated SNMP replies that panic or are taken for others: 0",
-        shown: Shown::Run(
-            &[
-                "test",
-                "-q",
-                "-p",
-                "plimsoll-agent",
-                "--test",
-                "snmp",
-                "mutated",
-                "--",
-                "--nocapture",
-            ],
-            "mutated answers",
-        ),
+        shown: test!("plimsoll-agent", "--test", "snmp", "mutated", "--", "--nocapture"; "mutated answers"),
     },
     Row {
         claim: "bytes from outside that panic a reader: 0",
-        shown: Shown::Run(
-            &[
-                "test",
-                "-q",
-                "-p",
-                "plimsoll-tests",
-                "--test",
-                "it",
-                "fuzz::",
-            ],
-            "test result",
-        ),
+        shown: test!("plimsoll-tests", "--test", "it", "fuzz::"; "test result"),
     },
     Row {
         claim: "72 h partition in 512 MiB; 1000 agents back within 35 s",
@@ -128,32 +92,11 @@ const ROWS: [Row; 15] = [
     },
     Row {
         claim: "exposure of the units at most 1.5; the programs need no more than they allow",
-        shown: Shown::Run(
-            &[
-                "test",
-                "-q",
-                "-p",
-                "plimsoll-tests",
-                "--test",
-                "it",
-                "units::",
-            ],
-            "test result",
-        ),
+        shown: test!("plimsoll-tests", "--test", "it", "units::"; "test result"),
     },
     Row {
         claim: "after three silent intervals every answer is called stale",
-        shown: Shown::Run(
-            &[
-                "test",
-                "-q",
-                "-p",
-                "plimsoll-aggregator",
-                "--lib",
-                "after_three_silent",
-            ],
-            "test result: ok. 1 passed",
-        ),
+        shown: test!("plimsoll-aggregator", "--lib", "after_three_silent"; "test result: ok. 1 passed"),
     },
 ];
 

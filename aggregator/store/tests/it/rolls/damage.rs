@@ -9,6 +9,14 @@ use super::{DAY, HOUR, Meter, agrees, ask, five_days, options, rolled, settle, t
 use crate::fold::naive;
 use crate::scene::files;
 
+/// Keeps samples for an hour only, so that rollups alone tell of the days before.
+fn without_samples() -> StoreOptions {
+    StoreOptions {
+        retention: Some(Duration::from_secs(HOUR)),
+        ..options()
+    }
+}
+
 #[test]
 fn a_rollup_that_is_damaged_or_lost_is_told_and_made_anew_from_samples() {
     let dir = tempfile::tempdir().unwrap();
@@ -68,10 +76,7 @@ fn a_damaged_rollup_without_samples_costs_its_block_and_the_answer_names_it() {
     let (store, meter, begin) = five_days(dir.path(), options());
     let end = begin + 5 * DAY;
     drop(store);
-    let kept = StoreOptions {
-        retention: Some(Duration::from_secs(HOUR)),
-        ..options()
-    };
+    let kept = without_samples();
     let (store, _) = Store::open(dir.path(), kept.clone()).unwrap();
     settle(&store, end);
     agrees(&store, &meter, (begin, end - DAY), HOUR);
@@ -97,11 +102,7 @@ fn a_damaged_rollup_without_samples_costs_its_block_and_the_answer_names_it() {
     drop(store);
     bytes.push(0);
     std::fs::write(&path, &bytes).unwrap();
-    let kept = StoreOptions {
-        retention: Some(Duration::from_secs(HOUR)),
-        ..options()
-    };
-    let (store, report) = Store::open(dir.path(), kept).unwrap();
+    let (store, report) = Store::open(dir.path(), without_samples()).unwrap();
     assert!(report.holes.iter().any(|hole| hole.path == path));
     let key = Meter::key(Metric::HostMemFree);
     assert_eq!(store.steps(&key, &asked).unwrap(), answer, "at the start");
@@ -124,10 +125,7 @@ fn a_damaged_footer_or_a_lost_end_of_rollups_without_samples_costs_no_block_that
     let (store, meter, begin) = five_days(dir.path(), options());
     let end = begin + 5 * DAY;
     drop(store);
-    let kept = StoreOptions {
-        retention: Some(Duration::from_secs(HOUR)),
-        ..options()
-    };
+    let kept = without_samples();
     let (store, _) = Store::open(dir.path(), kept.clone()).unwrap();
     settle(&store, end);
     drop(store);
