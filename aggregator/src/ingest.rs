@@ -4,8 +4,6 @@
 mod session;
 mod window;
 
-pub(crate) use window::OUTSIDE;
-
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;

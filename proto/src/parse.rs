@@ -13,6 +13,23 @@ pub use inventory::{device_facts, domain_facts, event, incarnation, migration_en
 pub use series::SeriesTable;
 pub use sweep::rows;
 
+/// What a message has too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// Series of a session.
+    Series,
+    /// Bytes of a batch.
+    BatchBytes,
+    /// Readings of a batch.
+    Readings,
+    /// Items of a list.
+    Items,
+    /// Bytes of a text.
+    Text,
+    /// Distance of a sample from now.
+    Time,
+}
+
 /// Why a message is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
@@ -21,6 +38,8 @@ pub struct ParseError {
     pub field: String,
     /// What is wrong and what would be right.
     pub problem: String,
+    /// Which limit it exceeds; absent where it is wrong otherwise.
+    pub excess: Option<Excess>,
 }
 
 impl ParseError {
@@ -29,7 +48,15 @@ impl ParseError {
         Self {
             field: field.into(),
             problem: problem.into(),
+            excess: None,
         }
+    }
+
+    /// Says which limit the field exceeds.
+    #[must_use]
+    pub fn exceeding(self, excess: Excess) -> Self {
+        let excess = Some(excess);
+        Self { excess, ..self }
     }
 
     /// Puts the name of the message that holds the field before it.
@@ -136,7 +163,7 @@ pub fn timestamp(
 fn text(field: &str, value: String, bytes_max: usize) -> Result<String, ParseError> {
     if value.len() > bytes_max {
         let problem = format!("has {} bytes, at most {bytes_max} are allowed", value.len());
-        return Err(ParseError::new(field, problem));
+        return Err(ParseError::new(field, problem).exceeding(Excess::Text));
     }
     if value.chars().any(char::is_control) {
         return Err(ParseError::new(field, "holds control characters"));
@@ -154,10 +181,8 @@ fn text_opt(
 
 fn at_most(field: &str, count: usize, max: usize) -> Result<(), ParseError> {
     if count > max {
-        return Err(ParseError::new(
-            field,
-            format!("has {count} items, at most {max} are allowed"),
-        ));
+        let problem = format!("has {count} items, at most {max} are allowed");
+        return Err(ParseError::new(field, problem).exceeding(Excess::Items));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 )]
 
 use plimsoll_model::{NodeId, SessionId};
-use plimsoll_proto::parse::{self, ParseError, SeriesTable};
+use plimsoll_proto::parse::{self, Excess, ParseError, SeriesTable};
 use plimsoll_proto::{limits, v1};
 use prost::Message as _;
 
@@ -22,12 +22,17 @@ fn now() -> Option<prost_types::Timestamp> {
     })
 }
 
-/// Holds a reader to a limit: it takes one less and as many, and refuses one more.
-fn held(what: &str, max: usize, read: impl Fn(usize) -> Result<(), ParseError>) {
+/// Holds a reader to a limit: it takes one less and as many, refuses one more, and says which limit that is.
+fn held(
+    (what, excess): (&str, Excess),
+    max: usize,
+    read: impl Fn(usize) -> Result<(), ParseError>,
+) {
     for count in [max - 1, max] {
         assert_eq!(read(count), Ok(()), "{what}: {count}");
     }
-    assert!(read(max + 1).is_err(), "{what}: {}", max + 1);
+    let refusal = read(max + 1).expect_err(what);
+    assert_eq!(refusal.excess, Some(excess), "{what}: {refusal}");
 }
 
 fn int(count: usize) -> i32 {
@@ -72,9 +77,11 @@ fn body() -> v1::BatchBody {
 #[test]
 fn a_session_has_so_many_series() {
     // Numbers begin at 0.
-    held("series", limits::SERIES_PER_SESSION_MAX, |count| {
-        declared(&mut table(), count - 1..count)
-    });
+    held(
+        ("series", Excess::Series),
+        limits::SERIES_PER_SESSION_MAX,
+        |count| declared(&mut table(), count - 1..count),
+    );
 }
 
 #[test]
@@ -85,26 +92,38 @@ fn a_batch_has_so_many_readings() {
         index_deltas: (0..count).map(|place| int(place.min(1))).collect(),
         values: vec![1; count],
     };
-    held("readings", limits::READINGS_PER_BATCH_MAX, |count| {
-        let mut table = table();
-        declared(&mut table, 0..limits::SERIES_PER_SESSION_MAX).unwrap();
-        // In two sweeps: it is the sum that counts.
-        let sweeps = vec![sweep(count - 10_000), sweep(10_000)];
-        read(&mut table, &v1::BatchBody { sweeps, ..body() })
-    });
+    held(
+        ("readings", Excess::Readings),
+        limits::READINGS_PER_BATCH_MAX,
+        |count| {
+            let mut table = table();
+            declared(&mut table, 0..limits::SERIES_PER_SESSION_MAX).unwrap();
+            // In two sweeps: it is the sum that counts.
+            let sweeps = vec![sweep(count - 10_000), sweep(10_000)];
+            read(&mut table, &v1::BatchBody { sweeps, ..body() })
+        },
+    );
 }
 
 #[test]
 fn a_batch_has_so_many_bytes() {
-    held("bytes", limits::BATCH_BODY_BYTES_MAX, |count| {
-        let mut bytes = body().encode_to_vec();
-        // A field of a later release, as long as it must be: tag, length, bytes.
-        prost::encoding::encode_key(100, prost::encoding::WireType::LengthDelimited, &mut bytes);
-        let rest = count - bytes.len() - 3;
-        prost::encoding::encode_varint(u64::try_from(rest).unwrap(), &mut bytes);
-        bytes.resize(count, 0);
-        read_bytes(&mut table(), bytes)
-    });
+    held(
+        ("bytes", Excess::BatchBytes),
+        limits::BATCH_BODY_BYTES_MAX,
+        |count| {
+            let mut bytes = body().encode_to_vec();
+            // A field of a later release, as long as it must be: tag, length, bytes.
+            prost::encoding::encode_key(
+                100,
+                prost::encoding::WireType::LengthDelimited,
+                &mut bytes,
+            );
+            let rest = count - bytes.len() - 3;
+            prost::encoding::encode_varint(u64::try_from(rest).unwrap(), &mut bytes);
+            bytes.resize(count, 0);
+            read_bytes(&mut table(), bytes)
+        },
+    );
 }
 
 fn guest() -> v1::DomainFacts {
@@ -122,21 +141,25 @@ fn guest() -> v1::DomainFacts {
 
 #[test]
 fn lists_of_a_batch_have_so_many_items() {
-    held("domains", limits::ITEMS_PER_BATCH_MAX, |count| {
-        let domain_facts = vec![guest(); count];
-        read(
-            &mut table(),
-            &v1::BatchBody {
-                domain_facts,
-                ..body()
-            },
-        )
-    });
+    held(
+        ("domains", Excess::Items),
+        limits::ITEMS_PER_BATCH_MAX,
+        |count| {
+            let domain_facts = vec![guest(); count];
+            read(
+                &mut table(),
+                &v1::BatchBody {
+                    domain_facts,
+                    ..body()
+                },
+            )
+        },
+    );
     let disk = v1::DiskFacts {
         target: "vda".to_owned(),
         ..v1::DiskFacts::default()
     };
-    held("disks", limits::PARTS_MAX, |count| {
+    held(("disks", Excess::Items), limits::PARTS_MAX, |count| {
         let disks = vec![disk.clone(); count];
         let domain_facts = vec![v1::DomainFacts { disks, ..guest() }];
         read(
@@ -147,7 +170,7 @@ fn lists_of_a_batch_have_so_many_items() {
             },
         )
     });
-    held("flags", limits::CPU_FLAGS_MAX, |count| {
+    held(("flags", Excess::Items), limits::CPU_FLAGS_MAX, |count| {
         let node_facts = Some(v1::NodeFacts {
             seen_time: now(),
             cpu_flags: vec!["aes".to_owned(); count],
@@ -165,7 +188,7 @@ fn lists_of_a_batch_have_so_many_items() {
 
 #[test]
 fn texts_have_so_many_bytes() {
-    held("name", limits::NAME_BYTES_MAX, |count| {
+    held(("name", Excess::Text), limits::NAME_BYTES_MAX, |count| {
         let name = "a".repeat(count);
         let domain_facts = vec![v1::DomainFacts { name, ..guest() }];
         read(
@@ -176,41 +199,49 @@ fn texts_have_so_many_bytes() {
             },
         )
     });
-    held("source", limits::SOURCE_BYTES_MAX, |count| {
-        let disks = vec![v1::DiskFacts {
-            target: "vda".to_owned(),
-            source: Some("a".repeat(count)),
-            ..v1::DiskFacts::default()
-        }];
-        let domain_facts = vec![v1::DomainFacts { disks, ..guest() }];
-        read(
-            &mut table(),
-            &v1::BatchBody {
-                domain_facts,
-                ..body()
-            },
-        )
-    });
-    held("description", limits::DESCRIPTION_BYTES_MAX, |count| {
-        let device_facts = vec![v1::PolledFacts {
-            seen_time: now(),
-            device_id: vec![4; 16],
-            name: "switch-1".to_owned(),
-            address: "192.0.2.1:161".to_owned(),
-            profile: "switch".to_owned(),
-            interval: Some(prost_types::Duration {
-                seconds: 30,
-                nanos: 0,
-            }),
-            description: Some("a".repeat(count)),
-            ..v1::PolledFacts::default()
-        }];
-        read(
-            &mut table(),
-            &v1::BatchBody {
-                device_facts,
-                ..body()
-            },
-        )
-    });
+    held(
+        ("source", Excess::Text),
+        limits::SOURCE_BYTES_MAX,
+        |count| {
+            let disks = vec![v1::DiskFacts {
+                target: "vda".to_owned(),
+                source: Some("a".repeat(count)),
+                ..v1::DiskFacts::default()
+            }];
+            let domain_facts = vec![v1::DomainFacts { disks, ..guest() }];
+            read(
+                &mut table(),
+                &v1::BatchBody {
+                    domain_facts,
+                    ..body()
+                },
+            )
+        },
+    );
+    held(
+        ("description", Excess::Text),
+        limits::DESCRIPTION_BYTES_MAX,
+        |count| {
+            let device_facts = vec![v1::PolledFacts {
+                seen_time: now(),
+                device_id: vec![4; 16],
+                name: "switch-1".to_owned(),
+                address: "192.0.2.1:161".to_owned(),
+                profile: "switch".to_owned(),
+                interval: Some(prost_types::Duration {
+                    seconds: 30,
+                    nanos: 0,
+                }),
+                description: Some("a".repeat(count)),
+                ..v1::PolledFacts::default()
+            }];
+            read(
+                &mut table(),
+                &v1::BatchBody {
+                    device_facts,
+                    ..body()
+                },
+            )
+        },
+    );
 }

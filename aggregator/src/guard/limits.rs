@@ -6,9 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use plimsoll_model::{Clock, Monotonic};
-use plimsoll_proto::parse::ParseError;
-
-use crate::ingest::OUTSIDE;
+use plimsoll_proto::parse::{Excess, ParseError};
 
 /// Lines that one limit may write into the log in [`PACE`].
 pub const LINES_MAX: u32 = 10;
@@ -113,22 +111,14 @@ impl Limit {
 
     /// The limit that a refused message met.
     pub fn of(error: &ParseError) -> Self {
-        let problem = error.problem.as_str();
-        let field = error.field.as_str();
-        if problem.starts_with(OUTSIDE) {
-            Self::TimeWindow
-        } else if field == "batch.body" && problem.contains(" bytes, at most") {
-            Self::BatchBytes
-        } else if field.ends_with(".index") && problem.starts_with("must be below") {
-            Self::SeriesOfSession
-        } else if field.ends_with("sweeps") && problem.contains(" items, at most") {
-            Self::Readings
-        } else if problem.contains(" items, at most") {
-            Self::Items
-        } else if problem.contains(" bytes") {
-            Self::Text
-        } else {
-            Self::Field
+        match error.excess {
+            Some(Excess::Time) => Self::TimeWindow,
+            Some(Excess::BatchBytes) => Self::BatchBytes,
+            Some(Excess::Series) => Self::SeriesOfSession,
+            Some(Excess::Readings) => Self::Readings,
+            Some(Excess::Items) => Self::Items,
+            Some(Excess::Text) => Self::Text,
+            None => Self::Field,
         }
     }
 }

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use plimsoll_model::{Batch, UnixMillis};
-use plimsoll_proto::parse::ParseError;
+use plimsoll_proto::parse::{Excess, ParseError};
 
 /// How old a sample may be: longer than any agent keeps them.
 const OLD_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// How far the clocks of nodes may be ahead.
 const AHEAD_MAX: Duration = Duration::from_secs(60);
-/// How the complaint begins.
-pub(crate) const OUTSIDE: &str = "lies outside of the time that is taken";
 
 /// Refuses a batch with a sample outside of that time.
 pub(super) fn check(batch: &Batch, now: UnixMillis) -> Result<(), ParseError> {
@@ -19,12 +17,14 @@ pub(super) fn check(batch: &Batch, now: UnixMillis) -> Result<(), ParseError> {
     for end in ends {
         if end < first || end > last {
             let problem = format!(
-                "{OUTSIDE}: {} of {} to {} (ms since 1970); is the clock of the node right?",
+                "lies outside of the time that is taken: {} of {} to {} (ms since 1970); is the clock \
+                 of the node right?",
                 end.millis(),
                 first.millis(),
                 last.millis()
             );
-            return Err(ParseError::new("batch.body.sweeps.end_time", problem));
+            let refusal = ParseError::new("batch.body.sweeps.end_time", problem);
+            return Err(refusal.exceeding(Excess::Time));
         }
     }
     Ok(())

@@ -5,7 +5,9 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use prost::{DecodeError, Message as _};
 
 use super::series::SeriesTable;
-use super::{ParseError, at_most, inventory, sequence, session_id, sweep, timestamp, unsigned_opt};
+use super::{
+    Excess, ParseError, at_most, inventory, sequence, session_id, sweep, timestamp, unsigned_opt,
+};
 use crate::limits;
 use crate::v1;
 
@@ -58,7 +60,7 @@ pub fn batch(table: &mut SeriesTable, message: &v1::Batch) -> Result<Batch, Pars
             message.body.len(),
             limits::BATCH_BODY_BYTES_MAX
         );
-        return Err(ParseError::new("batch.body", problem));
+        return Err(ParseError::new("batch.body", problem).exceeding(Excess::BatchBytes));
     }
     let body_crc = crc32c::crc32c(&message.body);
     if i64::from(body_crc) != message.body_crc32c {

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use plimsoll_model::{Columns, Metric, NodeId, Part, SessionId, Subject, UnixMillis};
+use plimsoll_model::{Columns, Metric, NodeId, Part, PartError, SessionId, Subject, UnixMillis};
 use prost::encoding::decode_varint;
 
 use super::{
-    ParseError, device_id_opt, domain_id, inventory, session_id, unsigned_opt, unsigned32,
+    Excess, ParseError, device_id_opt, domain_id, inventory, session_id, unsigned_opt, unsigned32,
     unsigned32_opt,
 };
 use crate::limits;
@@ -109,10 +109,15 @@ impl SeriesTable {
                 "must be below {}, got {index}",
                 limits::SERIES_PER_SESSION_MAX
             );
-            return Err(ParseError::new("index", problem));
+            return Err(ParseError::new("index", problem).exceeding(Excess::Series));
         }
-        let part = Part::named(&message.part)
-            .map_err(|error| ParseError::new("part", error.to_string()))?;
+        let part = Part::named(&message.part).map_err(|error| {
+            let refusal = ParseError::new("part", error.to_string());
+            match error {
+                PartError::TooLong { .. } => refusal.exceeding(Excess::Text),
+                PartError::Control => refusal,
+            }
+        })?;
         let subject = self.subject(&message)?;
         let code = u16::try_from(message.metric_code)
             .map_err(|_| ParseError::new("metric_code", "must lie in 0 to 65535"))?;

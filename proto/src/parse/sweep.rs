@@ -7,7 +7,7 @@ use prost::Message as _;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use super::series::SeriesTable;
-use super::{ParseError, at_most, unsigned};
+use super::{Excess, ParseError, at_most, unsigned};
 use crate::limits;
 use crate::v1;
 
@@ -67,7 +67,8 @@ pub(super) fn all(
         one(table, message.as_ref(), &mut values, &mut into)
             .map_err(|error| error.within("sweeps"))?;
         readings += values.len();
-        at_most("sweeps", readings, limits::READINGS_PER_BATCH_MAX)?;
+        at_most("sweeps", readings, limits::READINGS_PER_BATCH_MAX)
+            .map_err(|error| error.exceeding(Excess::Readings))?;
     }
     Ok(into)
 }
