@@ -195,50 +195,35 @@ fn may(findings: &[Finding], strict: bool) -> bool {
     }
 }
 
-/// Runs what reads the store and simulates away from the threads that serve calls.
-async fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
-) -> Result<Response<T>, Status> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Status::internal("the answer was cut off; this is a fault of the aggregator"))?
-        .map(Response::new)
-}
-
+/// Reads the store and simulates on the thread that the turnstile gave the question.
 #[tonic::async_trait]
 impl PlannerService for Advise {
     async fn check_feasibility(
         &self,
         request: Request<v1::CheckFeasibilityRequest>,
     ) -> Result<Response<v1::CheckFeasibilityResponse>, Status> {
-        let advise = self.clone();
-        aside(move || advise.check(request.get_ref())).await
+        self.check(request.get_ref()).map(Response::new)
     }
 
     async fn rank_targets(
         &self,
         request: Request<v1::RankTargetsRequest>,
     ) -> Result<Response<v1::RankTargetsResponse>, Status> {
-        let advise = self.clone();
-        aside(move || advise.rank(request.get_ref())).await
+        self.rank(request.get_ref()).map(Response::new)
     }
 
     async fn estimate_evacuation(
         &self,
         request: Request<v1::EstimateEvacuationRequest>,
     ) -> Result<Response<v1::EstimateEvacuationResponse>, Status> {
-        let advise = self.clone();
-        aside(move || advise.evacuate(request.get_ref())).await
+        self.evacuate(request.get_ref()).map(Response::new)
     }
 
     async fn list_conflicts(
         &self,
         _request: Request<v1::ListConflictsRequest>,
     ) -> Result<Response<v1::ListConflictsResponse>, Status> {
-        let known = self.known.clone();
-        aside(move || {
-            let conflicts = conflict::list(&known);
-            Ok(v1::ListConflictsResponse { conflicts })
-        })
-        .await
+        let conflicts = conflict::list(&self.known);
+        Ok(Response::new(v1::ListConflictsResponse { conflicts }))
     }
 }

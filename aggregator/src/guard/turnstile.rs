@@ -72,13 +72,15 @@ impl Turnstile {
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let places = processors * QUESTIONS_OF_PROCESSOR;
+        // One for each, so that a question may keep its thread as long as it needs.
         let threads = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(processors)
+            .worker_threads(places)
             .thread_name("questions")
             .enable_all()
             .build()?;
         Ok(Self(Arc::new(Gate {
-            places: Arc::new(Semaphore::new(processors * QUESTIONS_OF_PROCESSOR)),
+            places: Arc::new(Semaphore::new(places)),
             callers: Places::new(OF_CALLER_MAX),
             ceiling,
             met,
