@@ -2,14 +2,22 @@
 //! comes out as [`Broken`]. It knows nothing of what the keys mean.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
 
 use crate::codec::Malformed;
 
 /// Memory that sled may hold.
 const CACHE_BYTES: u64 = 64 << 20;
+/// How often it is looked whether a dropped sled has let go of its file.
+const FREE_LOOK_EVERY: Duration = Duration::from_millis(1);
+/// How many such looks there are.
+const FREE_LOOKS_MAX: u32 = 1_000;
 
 /// The index failed; it must be made anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,9 +126,28 @@ impl Map {
 }
 
 pub(super) fn open_sled(dir: &Path) -> sled::Result<sled::Db> {
+    wait_until_free(&dir.join("db"));
     sled::Config::new()
         .path(dir)
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(None)
         .open()
+}
+
+/// Waits for threads of a sled that was just dropped, which let go of its file a moment later. Nobody else can
+/// have it: the store is locked. Where it does take too long, the index is made anew.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no clock of ours turns sled's threads"
+)]
+fn wait_until_free(path: &Path) {
+    let Ok(file) = File::open(path) else { return };
+    for _ in 0..FREE_LOOKS_MAX {
+        let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        if taken != Err(rustix::io::Errno::WOULDBLOCK) {
+            break;
+        }
+        std::thread::sleep(FREE_LOOK_EVERY);
+    }
+    rustix::fs::flock(&file, FlockOperation::Unlock).ok();
 }
