@@ -271,12 +271,12 @@ impl Turn<'_> {
             In::Rejection(rejection) => {
                 let refused = sequence(rejection.sequence)?;
                 tracing::warn!(%session, sequence = refused, reason = rejection.reason, "the aggregator refused a batch");
-                self.spool
-                    .with(move |spool| spool.reject(session, refused))
-                    .await;
                 // Others before it may have been refused too, and their gaps are still to be sent.
-                let known = self.spool.with(move |spool| spool.known(session)).await;
-                flight.rewind(known.flatten())
+                let known = self.spool.with(move |spool| {
+                    spool.reject(session, refused);
+                    spool.known(session)
+                });
+                flight.rewind(known.await.flatten())
             }
             In::Fork(fork) => {
                 let first = sequence(fork.sequence)?;
