@@ -94,14 +94,19 @@ impl Question {
 }
 
 fn columns(table: &plimsoll_store::Table) -> SubjectColumns {
-    let widths = table.windows.iter().map(|window| window.width_ms);
-    let mut widths_ms: Vec<i64> = widths.map(i64::from).collect();
-    if widths_ms
-        .iter()
-        .all(|width| Some(width) == widths_ms.first())
-    {
-        widths_ms.truncate(1);
-    }
+    let widths = || {
+        table
+            .windows
+            .iter()
+            .map(|window| i64::from(window.width_ms))
+    };
+    let first = widths().next();
+    let told = if widths().all(|width| Some(width) == first) {
+        1
+    } else {
+        table.windows.len()
+    };
+    let widths_ms = widths().take(told).collect();
     let column = |(series, values): (_, &Vec<u64>)| {
         ValueColumn::of(series, values.iter().map(|value| render::int(*value)))
     };

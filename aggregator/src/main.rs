@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use plimsoll_aggregator::config::{Config, ConfigError, DEFAULT_TEXT};
 use plimsoll_aggregator::guard::pki;
+use plimsoll_aggregator::guard::turnstile::service_threads;
 use plimsoll_aggregator::serve::serve;
 use plimsoll_model::text::one_line;
 use plimsoll_model::{Clock as _, NodeId, SystemClock};
@@ -238,7 +239,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 .with_ansi(std::io::stderr().is_terminal())
                 .with_writer(std::io::stderr)
                 .init();
-            let runtime = tokio::runtime::Runtime::new()?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(service_threads())
+                .enable_all()
+                .build()?;
             runtime.block_on(serve(&config, Arc::new(SystemClock::new()), told_to_end()))?;
         }
     }

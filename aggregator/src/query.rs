@@ -363,7 +363,6 @@ impl QueryService for Query {
     ) -> Result<Response<v1::QueryColumnsResponse>, Status> {
         let now = self.known.clock.now();
         let question = Question::read(request.into_inner(), now).map_err(|e| refused(&e))?;
-        // It may read a thousand blocks; a question has its thread from the turnstile.
         let answer = question.answer(&self.known.store);
         answer.map(Response::new).map_err(|error| refused(&error))
     }

@@ -72,25 +72,55 @@ impl ValueColumn {
 
 /// Packs numbers as a `repeated sint64` of steps: each less the one before it, the first less 0. They
 /// wrap, as whoever adds them up again does.
-pub fn pack(numbers: impl ExactSizeIterator<Item = i64>) -> Bytes {
-    let count = numbers.len();
-    let mut out = Vec::with_capacity(count * 3 + CHUNK.min(count) * NUMBER_BYTES);
+pub fn pack(mut numbers: impl ExactSizeIterator<Item = i64>) -> Bytes {
+    let mut out = Vec::with_capacity(numbers.len() * 3 + CHUNK * NUMBER_BYTES);
     let (mut before, mut end) = (0_i64, 0);
-    for (place, number) in numbers.enumerate() {
-        if place % CHUNK == 0 {
-            out.resize(end + CHUNK.min(count - place) * NUMBER_BYTES, 0);
+    while numbers.len() > 0 {
+        let mut steps = [0; CHUNK];
+        let mut count = 0;
+        for (step, number) in steps.iter_mut().zip(numbers.by_ref().take(CHUNK)) {
+            let signed = number.wrapping_sub(std::mem::replace(&mut before, number));
+            *step = (signed << 1).cast_unsigned() ^ (signed >> 63).cast_unsigned();
+            count += 1;
         }
-        let step = number.wrapping_sub(std::mem::replace(&mut before, number));
-        let zigzag = (step << 1).cast_unsigned() ^ (step >> 63).cast_unsigned();
-        end += put(zigzag, out.get_mut(end..).unwrap_or_default());
+        let steps = steps.get(..count).unwrap_or_default();
+        out.resize(end + count * NUMBER_BYTES, 0);
+        end += put_all(steps, out.get_mut(end..).unwrap_or_default());
     }
     out.truncate(end);
     out.into()
 }
 
-/// Writes a number as seven bits a byte; says how many bytes that were.
-fn put(number: u64, out: &mut [u8]) -> usize {
-    let bytes = (70 - (number | 1).leading_zeros()) / 7;
+/// Bytes that a number takes.
+fn bytes_of(number: u64) -> usize {
+    (70 - (number | 1).leading_zeros() as usize) / 7
+}
+
+/// Writes numbers one behind another; says how many bytes that were.
+fn put_all(numbers: &[u64], out: &mut [u8]) -> usize {
+    let least = numbers.iter().copied().min().unwrap_or(0);
+    let most = numbers.iter().fold(0, |all, number| all | number);
+    let bytes = bytes_of(most);
+    if bytes == bytes_of(least) {
+        // As in instants and constants. Where each goes is known before the one before it is written.
+        for (place, number) in numbers.iter().enumerate() {
+            put(
+                *number,
+                bytes,
+                out.get_mut(place * bytes..).unwrap_or_default(),
+            );
+        }
+        return numbers.len() * bytes;
+    }
+    numbers.iter().fold(0, |end, number| {
+        let bytes = bytes_of(*number);
+        put(*number, bytes, out.get_mut(end..).unwrap_or_default());
+        end + bytes
+    })
+}
+
+/// Writes a number as seven bits a byte.
+fn put(number: u64, bytes: usize, out: &mut [u8]) {
     if bytes <= 8
         && let Some(place) = out.first_chunk_mut()
     {
@@ -102,13 +132,12 @@ fn put(number: u64, out: &mut [u8]) -> usize {
         *place = (spread | follows).to_le_bytes();
     } else {
         let mut rest = number;
-        for place in out.iter_mut().take(bytes as usize) {
+        for place in out.iter_mut().take(bytes) {
             let follows = if rest >= 0x80 { 0x80 } else { 0 };
             *place = rest.to_le_bytes()[0] & 0x7f | follows;
             rest >>= 7;
         }
     }
-    bytes as usize
 }
 
 /// Unpacks numbers that were packed as steps.
@@ -148,6 +177,8 @@ mod tests {
             let power = 1_i64 << bit;
             [power, power.wrapping_sub(1), power.wrapping_neg()]
         }));
+        // Steps that all take as many bytes, one to three of them.
+        numbers.extend((0..300).map(|place| place * (1 << (place / 100 * 7))));
         for count in [0, 1, 63, 64, 65, numbers.len()] {
             let some = &numbers[..count];
             let mut before = 0_i64;

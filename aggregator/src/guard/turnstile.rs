@@ -1,5 +1,6 @@
 //! Questions pass one by one: so many at once, so many of one caller, so long each; none where memory is
-//! scarce. They run on threads of their own. Samples do not pass here: whatever is asked, they come in.
+//! scarce. What may compute for long does so on threads of its own. Samples do not pass here: whatever is
+//! asked, they come in.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -30,12 +31,37 @@ const PLACE_WITHIN: Duration = Duration::from_secs(1);
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Questions of one caller that wait or are under way.
 pub const OF_CALLER_MAX: usize = 32;
-/// The services whose calls are questions.
-const QUESTIONS: [&str; 3] = [
-    "/plimsoll.v1.QueryService/",
-    "/plimsoll.v1.PlannerService/",
-    "/plimsoll.v1.EstimateService/",
+/// The services whose calls are questions, and how each is worked on.
+const QUESTIONS: [(&str, Work); 3] = [
+    ("/plimsoll.v1.QueryService/", Work::Short),
+    ("/plimsoll.v1.PlannerService/", Work::Long),
+    ("/plimsoll.v1.EstimateService/", Work::Long),
 ];
+
+/// How much work an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// As much as an answer may hold: done at once by the thread that read the question, since to wake
+    /// another one takes longer than most of these answers.
+    Short,
+    /// Nobody knows how much: done by threads of their own, so that the caller is told in time.
+    Long,
+}
+
+/// Questions under way at once.
+fn places() -> usize {
+    processors() * QUESTIONS_OF_PROCESSOR
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Returns how many threads the services need: with a short question in every place, there is still one
+/// for each processor that takes samples in.
+pub fn service_threads() -> usize {
+    processors() + places()
+}
 
 /// What the turnstile is made of.
 #[derive(Debug)]
@@ -71,8 +97,7 @@ impl Turnstile {
         met: Arc<Met>,
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let places = processors * QUESTIONS_OF_PROCESSOR;
+        let places = places();
         // One for each, so that a question may keep its thread as long as it needs.
         let threads = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(places)
@@ -125,31 +150,28 @@ impl Gate {
         Status::with_error_details(Code::ResourceExhausted, text, details)
     }
 
-    async fn ask<F>(self: Arc<Self>, caller: Option<String>, question: F) -> Answer<F::Output>
+    async fn ask<F>(
+        self: Arc<Self>,
+        (caller, work): (Option<String>, Work),
+        question: F,
+    ) -> Answer<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let held = match self.admit(caller).await {
-            Ok(held) => held,
-            Err(status) => return Err(status),
+        let held = self.admit(caller).await?;
+        let answer = async move {
+            let answer = question.await;
+            drop(held);
+            answer
         };
-        let Some(threads) = &self.threads else {
-            return Err(Status::unavailable("the aggregator is ending"));
+        let answered = match work {
+            Work::Short => tokio::time::timeout(ANSWER_WITHIN, answer).await.map(Some),
+            Work::Long => tokio::time::timeout(ANSWER_WITHIN, self.apart(answer)).await,
         };
-        // It ends with the caller's patience: dropping the set aborts what is in it.
-        let mut running = tokio::task::JoinSet::new();
-        running.spawn_on(
-            async move {
-                let answer = question.await;
-                drop(held);
-                answer
-            },
-            threads.handle(),
-        );
-        match tokio::time::timeout(ANSWER_WITHIN, running.join_next()).await {
-            Ok(Some(Ok(answer))) => Ok(answer),
-            Ok(_) => Err(Status::internal("the question was cut off")),
+        match answered {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(Status::internal("the question was cut off")),
             Err(_) => {
                 if self.met.note(Limit::QuestionTime, &*self.clock) {
                     tracing::warn!("a question took too long");
@@ -158,6 +180,18 @@ impl Gate {
                 Err(status(Code::DeadlineExceeded, "TOO_SLOW", text))
             }
         }
+    }
+
+    /// Lets the threads work on it; `None` where they are gone or it came to no end.
+    async fn apart<F>(&self, question: F) -> Option<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        // It ends with the caller's patience: dropping the set aborts what is in it.
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn_on(question, self.threads.as_ref()?.handle());
+        running.join_next().await?.ok()
     }
 }
 
@@ -197,9 +231,10 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        if !QUESTIONS.iter().any(|service| path.starts_with(service)) {
+        let mut services = QUESTIONS.iter();
+        let Some((_, work)) = services.find(|(service, _)| path.starts_with(service)) else {
             return Box::pin(self.inner.call(request));
-        }
+        };
         let caller = match request.extensions().get::<Caller>() {
             Some(Caller::Certified { name, .. }) => Some(name.clone()),
             Some(Caller::Local) | None => None,
@@ -207,7 +242,7 @@ where
         let gate = Arc::clone(&self.gate);
         let question = self.inner.call(request);
         Box::pin(async move {
-            match gate.ask(caller, question).await {
+            match gate.ask((caller, *work), question).await {
                 Ok(answer) => answer,
                 Err(status) => Ok(status.into_http()),
             }
@@ -235,10 +270,6 @@ mod tests {
 
     /// Much shorter than any limit.
     const MOMENT: Duration = Duration::from_millis(1);
-
-    fn places() -> usize {
-        std::thread::available_parallelism().map_or(1, usize::from) * QUESTIONS_OF_PROCESSOR
-    }
 
     #[tokio::test(start_paused = true)]
     async fn the_last_place_is_given_and_the_next_question_waits_a_second_and_is_refused() {
@@ -281,24 +312,29 @@ mod tests {
     async fn a_question_ends_after_its_time_and_gives_its_place_back() {
         let (turnstile, met) = turnstile(u64::MAX);
         let gate = turnstile.0;
-        let never = || Arc::clone(&gate).ask(None, std::future::pending::<()>());
-        let goes_on = tokio::time::timeout(ANSWER_WITHIN - MOMENT, never()).await;
-        assert!(goes_on.is_err(), "it may take its time");
-        let refused = tokio::time::timeout(ANSWER_WITHIN + MOMENT, never()).await;
-        let refused = refused.expect("and no more").unwrap_err();
-        assert_eq!(refused.code(), Code::DeadlineExceeded);
-        assert_eq!(met.count(Limit::QuestionTime), 1);
+        for (work, count) in [(Work::Short, 1), (Work::Long, 2)] {
+            let never = || Arc::clone(&gate).ask((None, work), std::future::pending::<()>());
+            let goes_on = tokio::time::timeout(ANSWER_WITHIN - MOMENT, never()).await;
+            assert!(goes_on.is_err(), "it may take its time");
+            let refused = tokio::time::timeout(ANSWER_WITHIN + MOMENT, never()).await;
+            let refused = refused.expect("and no more").unwrap_err();
+            assert_eq!(refused.code(), Code::DeadlineExceeded);
+            assert_eq!(met.count(Limit::QuestionTime), count);
+        }
         let all = u32::try_from(places()).unwrap();
         drop(gate.places.acquire_many(all).await.unwrap());
     }
 
     #[tokio::test]
-    async fn a_question_is_answered_on_a_thread_of_its_own() {
+    async fn what_may_take_long_has_a_thread_of_its_own_and_what_is_short_stays() {
         let (turnstile, met) = turnstile(u64::MAX);
         let here = std::thread::current().id();
-        let question = async { std::thread::current().id() };
-        let there = turnstile.0.ask(Some("a".to_owned()), question).await;
-        assert_ne!(there.unwrap(), here);
+        for work in [Work::Short, Work::Long] {
+            let question = async { std::thread::current().id() };
+            let gate = Arc::clone(&turnstile.0);
+            let there = gate.ask((Some("a".to_owned()), work), question).await;
+            assert_eq!(there.unwrap() == here, work == Work::Short);
+        }
         assert!(Limit::ALL.iter().all(|limit| met.count(*limit) == 0));
     }
 

@@ -238,13 +238,25 @@ pub(crate) fn frame(rest: &[u8], id: u64) -> Result<(usize, &[u8]), &'static str
     Ok((back, payload))
 }
 
+/// The payload of a frame that was read out of a file.
+#[derive(Debug)]
+pub(crate) struct Payload(Vec<u8>);
+
+impl std::ops::Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.get(HEAD_BYTES..).unwrap_or_default()
+    }
+}
+
 /// Reads one frame out of an open file.
 pub(crate) fn read_at(
     file: &File,
     path: &Path,
     id: u64,
     (offset, length): (u64, u32),
-) -> Result<Vec<u8>, Hole> {
+) -> Result<Payload, Hole> {
     use std::os::unix::fs::FileExt as _;
     let hole = |what| Hole {
         path: path.to_owned(),
@@ -263,8 +275,7 @@ pub(crate) fn read_at(
         Ok(_) => return Err(hole("a frame has another length than it should")),
         Err(what) => return Err(hole(what)),
     }
-    bytes.drain(..HEAD_BYTES);
-    Ok(bytes)
+    Ok(Payload(bytes))
 }
 
 /// Names the system call that failed.

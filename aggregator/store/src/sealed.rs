@@ -11,7 +11,7 @@ use crate::block::{Block, Encoded, Place};
 use crate::codec::{self, Malformed};
 use crate::error::{Hole, OpenError};
 use crate::footer::{self, Described, Footer, Located, read_footer, told_by_samples};
-use crate::frame::{self, Kind, Link, io_error, make_dir};
+use crate::frame::{self, Kind, Link, Payload, io_error, make_dir};
 use crate::handles::{Handle, Lately};
 
 /// What the manifest says of a file of blocks.
@@ -256,7 +256,7 @@ impl Sealed {
     }
 
     /// Reads the bytes of a block and verifies their checksum.
-    pub(crate) fn read(&self, block: &Located) -> Result<Vec<u8>, Hole> {
+    pub(crate) fn read(&self, block: &Located) -> Result<Payload, Hole> {
         let file = self.file.get(|| File::open(&self.path));
         let file = file.map_err(|_| Hole {
             path: self.path.clone(),

@@ -84,8 +84,12 @@ struct Tables<'a, F> {
 
 impl<F: Fn(Metric, &Part) -> bool> Tables<'_, F> {
     /// Finds the table of a set of columns and the places of those that are meant; `None` where none is.
-    fn of(&mut self, columns: &Columns) -> Option<(&[usize], &mut Table)> {
-        let known = self.sets.iter().position(|set| set.columns == *columns);
+    fn of(&mut self, columns: &Columns) -> Option<(&Set, &mut Table)> {
+        // Files name the same columns each for itself; comparing them takes longer than reading a block.
+        let mut sets = self.sets.iter();
+        let known = sets
+            .position(|set| Arc::ptr_eq(&set.columns, columns))
+            .or_else(|| self.sets.iter().position(|set| set.columns == *columns));
         let known = known.unwrap_or_else(|| {
             let picked = self.wanted.picked(columns);
             let table = self.number_of(columns, &picked);
@@ -98,7 +102,7 @@ impl<F: Fn(Metric, &Part) -> bool> Tables<'_, F> {
             self.sets.len() - 1
         });
         let set = self.sets.get(known).filter(|set| !set.picked.is_empty())?;
-        Some((&set.picked, self.all.get_mut(set.table)?))
+        Some((set, self.all.get_mut(set.table)?))
     }
 
     fn number_of(&mut self, columns: &Columns, picked: &[usize]) -> usize {
@@ -118,13 +122,13 @@ impl<F: Fn(Metric, &Part) -> bool> Tables<'_, F> {
 
     fn take_held(&mut self, columns: &Columns, held: &Held) {
         let (from, to) = (*self.wanted.span.start(), *self.wanted.span.end());
-        let Some((picked, table)) = self.of(columns) else {
+        let Some((set, table)) = self.of(columns) else {
             return;
         };
         held.each(from, columns.len(), |window, row| {
             if window.end <= to {
                 table.windows.push(window);
-                for (to, from) in table.values.iter_mut().zip(picked) {
+                for (to, from) in table.values.iter_mut().zip(&set.picked) {
                     to.extend(row.get(*from));
                 }
             }
@@ -135,12 +139,13 @@ impl<F: Fn(Metric, &Part) -> bool> Tables<'_, F> {
     fn take_block(&mut self, bytes: &[u8], likely: &Columns) -> Result<(), Malformed> {
         let block = Block::parse_as(bytes, likely)?;
         let (from, to) = (*self.wanted.span.start(), *self.wanted.span.end());
-        let Some((picked, table)) = self.of(&block.columns) else {
+        let Some((set, table)) = self.of(&block.columns) else {
             return Ok(());
         };
         // Read whole before any of it is taken, so that a damaged block leaves no part of itself.
         let windows = block.windows()?;
-        let columns: Vec<Vec<u64>> = picked
+        let columns: Vec<Vec<u64>> = set
+            .picked
             .iter()
             .map(|place| block.column(*place))
             .collect::<Result<_, _>>()?;
@@ -195,12 +200,16 @@ impl Source {
                 .into_iter()
                 .flatten()
             {
-                let columns = sealed.columns(block);
-                if block.last < from || block.first > to || tables.of(columns).is_none() {
+                if block.last < from || block.first > to {
                     continue;
                 }
+                // As the first file with these columns named them, so that they are compared once.
+                let Some((set, _)) = tables.of(sealed.columns(block)) else {
+                    continue;
+                };
+                let columns = Arc::clone(&set.columns);
                 let read = sealed.read(block).and_then(|bytes| {
-                    let read = tables.take_block(&bytes, columns);
+                    let read = tables.take_block(&bytes, &columns);
                     read.map_err(|error| sealed.hole(block, error))
                 });
                 holes.extend(read.err());

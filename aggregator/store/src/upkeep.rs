@@ -228,6 +228,9 @@ impl Store {
         let horizon = options
             .events_retention
             .map(|retention| now.minus(retention));
+        if let Some(horizon) = horizon {
+            self.write().inventory.forget(horizon);
+        }
         let Some((change, horizon)) = keeper.merge_kept(horizon, options.events_bytes)? else {
             return Ok(());
         };

@@ -134,6 +134,9 @@ pub(super) trait Engine {
     /// Makes all that was acknowledged visible to questions.
     async fn show(&mut self) -> anyhow::Result<()>;
 
+    /// Connects anew for questions, from the runtime that calls.
+    async fn connect_again(&mut self) -> anyhow::Result<()>;
+
     /// Asks, and reads the answer to its last byte.
     async fn ask(&mut self, question: &Question) -> anyhow::Result<Self::Raw>;
 

@@ -110,13 +110,17 @@ async fn serving(
             && let Some(address) = rest.split_whitespace().next()
         {
             let url = format!("http://{address}");
-            let channel = endpoint(&url)?.connect().await?;
-            let query = QueryServiceClient::new(channel).max_decoding_message_size(64 << 20);
+            let query = asking(&url).await?;
             return Ok((server, url, query));
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     bail!("the aggregator does not listen after {READY_LIMIT:?}")
+}
+
+async fn asking(url: &str) -> anyhow::Result<QueryServiceClient<Channel>> {
+    let channel = endpoint(url)?.connect().await?;
+    Ok(QueryServiceClient::new(channel).max_decoding_message_size(64 << 20))
 }
 
 impl Stream {
@@ -329,6 +333,11 @@ impl Engine for Ours {
     }
 
     async fn show(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn connect_again(&mut self) -> anyhow::Result<()> {
+        self.query = asking(&self.url).await?;
         Ok(())
     }
 

@@ -367,6 +367,11 @@ impl Engine for Peer {
         Ok(())
     }
 
+    async fn connect_again(&mut self) -> anyhow::Result<()> {
+        self.http = Http::connect(self.address).await?;
+        Ok(())
+    }
+
     async fn ask(&mut self, question: &Question) -> anyhow::Result<Bytes> {
         let at_ms = match question {
             Question::Series { to_ms, .. }

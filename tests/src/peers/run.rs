@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tokio::runtime::{Builder, Runtime};
 
 use super::engine::{Answer, Engine, Load, Question};
 use super::ours::Ours;
@@ -169,21 +170,23 @@ pub fn run(order: &Order) -> anyhow::Result<Vec<Figures>> {
     if let Some(missing) = missing(order) {
         bail!("{missing}");
     }
-    let runtime = tokio::runtime::Runtime::new()?;
+    let runtimes = Runtimes {
+        feeding: Runtime::new()?,
+        asking: Builder::new_current_thread().enable_all().build()?,
+    };
     let mut all = Vec::new();
     for name in &order.names {
         let scratch = tempfile::tempdir_in(&order.dir)?;
-        let figures = runtime.block_on(async {
-            let dir = scratch.path();
-            match name {
-                Name::Plimsoll => {
-                    let program = order.programs.join("plimsoll-aggregator");
-                    measure(Ours::start(&program, dir).await?, order).await
-                }
-                Name::VictoriaMetrics => peer(Kind::VictoriaMetrics, dir, order).await,
-                Name::Prometheus => peer(Kind::Prometheus, dir, order).await,
+        let dir = scratch.path();
+        let figures = match name {
+            Name::Plimsoll => {
+                let program = order.programs.join("plimsoll-aggregator");
+                let ours = runtimes.feeding.block_on(Ours::start(&program, dir));
+                ours.and_then(|ours| measure(ours, order, &runtimes))
             }
-        });
+            Name::VictoriaMetrics => peer(Kind::VictoriaMetrics, dir, order, &runtimes),
+            Name::Prometheus => peer(Kind::Prometheus, dir, order, &runtimes),
+        };
         let figures = figures.with_context(|| format!("{name:?}"))?;
         figures.judge()?;
         all.push(figures);
@@ -191,40 +194,69 @@ pub fn run(order: &Order) -> anyhow::Result<Vec<Figures>> {
     Ok(all)
 }
 
-async fn peer(kind: Kind, dir: &Path, order: &Order) -> anyhow::Result<Figures> {
+/// Where the client's side runs.
+struct Runtimes {
+    /// On all processors.
+    feeding: Runtime,
+    /// On one thread, so that no answer waits for a thread of the client to wake another one.
+    asking: Runtime,
+}
+
+fn peer(kind: Kind, dir: &Path, order: &Order, runtimes: &Runtimes) -> anyhow::Result<Figures> {
     let program = on_path(kind.program()).context("it was there before")?;
     let feeding = Feeding {
         batch: order.batch,
         rows: order.peer_rows,
     };
-    measure(Peer::start(kind, &program, dir, feeding).await?, order).await
+    let peer = runtimes
+        .feeding
+        .block_on(Peer::start(kind, &program, dir, feeding))?;
+    measure(peer, order, runtimes)
 }
 
-async fn measure(mut engine: impl Engine, order: &Order) -> anyhow::Result<Figures> {
-    let size = order.size;
+fn measure(mut engine: impl Engine, order: &Order, runtimes: &Runtimes) -> anyhow::Result<Figures> {
     let mut figures = Figures {
         name: engine.name().to_owned(),
         settings: engine.settings(),
-        samples: size.samples(size.rows),
+        samples: order.size.samples(order.size.rows),
         ..Figures::default()
     };
-    let mut load = Load::new(size);
+    let mut load = Load::new(order.size);
+    runtimes
+        .feeding
+        .block_on(feed(&mut engine, &mut load, &mut figures))?;
+    runtimes.asking.block_on(async {
+        engine.connect_again().await?;
+        ask_all(&mut engine, order, &mut figures).await
+    })?;
+    runtimes.feeding.block_on(async {
+        engine.connect_again().await?;
+        kill(&mut engine, &mut load, &mut figures).await?;
+        let before_s = engine.server().cpu_s()?;
+        let (disk_bytes, end_s) = engine.settle().await?;
+        figures.disk_bytes = disk_bytes;
+        figures.settle_cpu_s = end_s - before_s;
+        Ok(figures)
+    })
+}
+
+/// Feeds all, and measures the engine when it has come to rest.
+async fn feed(
+    engine: &mut impl Engine,
+    load: &mut Load,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let progress = Progress::new(figures.name.clone(), figures.samples);
     let progress = Arc::new(progress);
     let idle_s = engine.server().cpu_s()?;
-    engine.feed(&mut load, 0..size.rows, &progress).await?;
+    let rows = 0..load.size.rows;
+    engine.feed(load, rows, &progress).await?;
     figures.feed_s = progress.elapsed().as_secs_f64();
     engine.show().await?;
-    rest(&mut engine).await?;
+    rest(engine).await?;
     figures.cpu_s = engine.server().cpu_s()? - idle_s;
     (figures.resident_bytes, figures.anonymous_bytes) = engine.server().resident()?;
-    ask_all(&mut engine, order, &mut figures).await?;
-    kill(&mut engine, &mut load, &mut figures).await?;
-    let before_s = engine.server().cpu_s()?;
-    let (disk_bytes, end_s) = engine.settle().await?;
-    figures.disk_bytes = disk_bytes;
-    figures.settle_cpu_s = end_s - before_s;
-    Ok(figures)
+    Ok(())
 }
 
 /// Waits until the program does nothing more, so that what it does later for what it was fed counts.

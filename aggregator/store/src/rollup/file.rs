@@ -14,7 +14,7 @@ use crate::block::Place;
 use crate::codec::{Malformed, Pack, pack_all, unpack_all};
 use crate::error::{Hole, OpenError};
 use crate::footer::{self, Described, Footer, Located, Told, read_footer};
-use crate::frame::{self, Kind, io_error};
+use crate::frame::{self, Kind, Payload, io_error};
 use crate::handles::{Handle, Lately};
 use crate::sealed::check_header;
 
@@ -275,7 +275,7 @@ impl Rolled {
         self.file.pin(|| self.open_now());
     }
 
-    fn block(&self, opened: &Opened, block: &Located) -> Result<Vec<u8>, Hole> {
+    fn block(&self, opened: &Opened, block: &Located) -> Result<Payload, Hole> {
         let at = (block.offset, block.length);
         frame::read_at(&opened.file, &self.path, self.entry.id, at)
     }

@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use plimsoll_store::{AppendError, Store, check};
+use plimsoll_model::UnixMillis;
+use plimsoll_store::{AppendError, SeriesFilter, Store, check};
 use proptest::prelude::*;
 
 use crate::scene::{copy, files};
@@ -145,6 +146,44 @@ impl Told {
     }
 }
 
+/// A span that is asked for in parts gives what it gives whole, wherever it is parted.
+fn parts_add_up(store: &Store, cuts: &[UnixMillis]) -> Result<(), TestCaseError> {
+    let (begin, end) = (i64::MIN, i64::MAX);
+    let firsts = std::iter::once(begin).chain(cuts.iter().map(|cut| cut.millis()));
+    let lasts = cuts.iter().map(|cut| cut.millis() - 1);
+    let spans: Vec<_> = firsts
+        .zip(lasts.chain(std::iter::once(end)))
+        .map(|(first, last)| {
+            (
+                UnixMillis::from_millis(first),
+                UnixMillis::from_millis(last),
+            )
+        })
+        .collect();
+    let (begin, end) = (UnixMillis::from_millis(begin), UnixMillis::from_millis(end));
+    for key in store.series(&SeriesFilter::default()) {
+        let parts = spans
+            .iter()
+            .map(|(first, last)| store.range(&key, *first, *last));
+        prop_assert_eq!(
+            parts.collect::<Vec<_>>().concat(),
+            store.range(&key, begin, end)
+        );
+        let column = |first, last| {
+            let is_it = |metric, part: &_| metric == key.metric && *part == key.part;
+            let tables = store.tables(key.subject, is_it, first..=last);
+            let rows = tables.into_iter().flat_map(|table| {
+                let values = table.values.into_iter().flatten();
+                table.windows.into_iter().zip(values).collect::<Vec<_>>()
+            });
+            rows.collect::<Vec<_>>()
+        };
+        let parts = spans.iter().map(|(first, last)| column(*first, *last));
+        prop_assert_eq!(parts.collect::<Vec<_>>().concat(), column(begin, end));
+    }
+    Ok(())
+}
+
 fn cases() -> u32 {
     let told = std::env::var("PLIMSOLL_CASES");
     told.map_or(CASES, |cases| cases.parse().unwrap())
@@ -155,7 +194,7 @@ proptest! {
 
     #[test]
     fn it_answers_like_its_world_through_seals_merges_retention_restarts_and_crashes(
-        seed: u64, steps in steps(),
+        seed: u64, steps in steps(), cuts in proptest::collection::btree_set(1_u64..400, 0..6),
     ) {
         let mut told = Told {
             world: World { seed },
@@ -173,6 +212,8 @@ proptest! {
             let held = told.world.holds(told.store(), told.acked, Disk::Good);
             prop_assert!(held.is_ok(), "after {step:?}: {:#}", held.unwrap_err());
         }
+        let cuts: Vec<_> = cuts.into_iter().map(now).collect();
+        parts_add_up(told.store(), &cuts)?;
         let dir = told.dir();
         told.store = None;
         prop_assert_eq!(check(&dir).unwrap().holes, []);
