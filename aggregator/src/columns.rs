@@ -1,7 +1,7 @@
 //! Readings of many series in one answer: columns of numbers, by subject. It knows no service.
 
 use plimsoll_model::{Metric, UnixMillis};
-use plimsoll_proto::columns::{SubjectColumns, ValueColumn, pack};
+use plimsoll_proto::columns::{SubjectColumns, ValueColumn, pack_ends};
 use plimsoll_proto::parse::{self, ParseError};
 use plimsoll_proto::{render, v1};
 use plimsoll_store::{SeriesFilter, Store};
@@ -94,24 +94,16 @@ impl Question {
 }
 
 fn columns(table: &plimsoll_store::Table) -> SubjectColumns {
-    let widths = || {
-        table
-            .windows
-            .iter()
-            .map(|window| i64::from(window.width_ms))
-    };
-    let first = widths().next();
-    let told = if widths().all(|width| Some(width) == first) {
-        1
-    } else {
-        table.windows.len()
-    };
-    let widths_ms = widths().take(told).collect();
+    let widths = &table.widths_ms;
+    let all_alike = widths.iter().all(|width| Some(width) == widths.first());
+    let told = if all_alike { 1 } else { widths.len() };
+    let widths_ms = widths.iter().take(told).copied().map(i64::from).collect();
     let column = |(series, values): (_, &Vec<u64>)| {
         ValueColumn::of(series, values.iter().map(|value| render::int(*value)))
     };
     let (domain_id, incarnation) = render::domain_of(&table.subject);
-    let ends = table.windows.iter().map(|window| window.end.millis());
+    let (first_end_time_ms, end_time_step_deltas_ms) =
+        pack_ends(table.ends.iter().map(|end| end.millis()));
     SubjectColumns {
         node_id: table.subject.node().as_bytes().to_vec(),
         domain_id,
@@ -119,7 +111,8 @@ fn columns(table: &plimsoll_store::Table) -> SubjectColumns {
         device_id: render::device_of(&table.subject),
         port_index: table.subject.port().map(render::int32),
         counting_since_time: render::counting_since(&table.subject).map(render::timestamp),
-        end_time_deltas_ms: pack(ends),
+        first_end_time_ms,
+        end_time_step_deltas_ms,
         widths_ms,
         columns: table
             .columns
@@ -133,7 +126,7 @@ fn columns(table: &plimsoll_store::Table) -> SubjectColumns {
 #[cfg(test)]
 mod tests {
     use plimsoll_model::{NodeId, Subject};
-    use plimsoll_proto::columns::unpack;
+    use plimsoll_proto::columns::{unpack, unpack_ends};
 
     use super::*;
     use crate::scene::Scene;
@@ -190,7 +183,8 @@ mod tests {
         assert_eq!(ids, all);
         for subject in &seen {
             assert_eq!(subject.widths_ms, [1], "all took as long");
-            let ends = unpack(&subject.end_time_deltas_ms).unwrap();
+            let first = subject.first_end_time_ms;
+            let ends = unpack_ends(first, &subject.end_time_step_deltas_ms).unwrap();
             let begin = ends[0];
             assert_eq!(ends, [0, 1, 2, 3].map(|round| begin + round * 10_000));
             let columns: Vec<_> = subject

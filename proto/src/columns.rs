@@ -25,9 +25,9 @@ pub struct SubjectColumns {
     /// The QEMU process; absent for the node itself.
     #[prost(message, optional, tag = "3")]
     pub incarnation: Option<v1::Incarnation>,
-    /// When each read ended, in milliseconds since 1970: steps for [`unpack`].
+    /// The steps from the end of each read to the next, in milliseconds, packed: for [`unpack_ends`].
     #[prost(bytes = "bytes", tag = "4")]
-    pub end_time_deltas_ms: Bytes,
+    pub end_time_step_deltas_ms: Bytes,
     /// How long each read took; one number where all took as long.
     #[prost(int64, repeated, tag = "5")]
     pub widths_ms: Vec<i64>,
@@ -43,6 +43,9 @@ pub struct SubjectColumns {
     /// Since when the counters of the device or port count.
     #[prost(message, optional, tag = "9")]
     pub counting_since_time: Option<prost_types::Timestamp>,
+    /// When the first read ended, in milliseconds since 1970.
+    #[prost(int64, tag = "10")]
+    pub first_end_time_ms: i64,
 }
 
 /// `plimsoll.v1.ValueColumn`: the values of one series.
@@ -89,6 +92,29 @@ pub fn pack(mut numbers: impl ExactSizeIterator<Item = i64>) -> Bytes {
     }
     out.truncate(end);
     out.into()
+}
+
+/// Packs instants as the first of them and the steps between them, which are nearly the same.
+pub fn pack_ends(ends_ms: impl ExactSizeIterator<Item = i64>) -> (i64, Bytes) {
+    let mut ends_ms = ends_ms.peekable();
+    let first = ends_ms.peek().copied().unwrap_or(0);
+    let mut before = first;
+    let step = |end: i64| end.wrapping_sub(std::mem::replace(&mut before, end));
+    (first, pack(ends_ms.map(step)))
+}
+
+/// Unpacks instants that were packed as the first of them and steps.
+///
+/// # Errors
+/// If the bytes are no numbers.
+pub fn unpack_ends(first_ms: i64, packed: &[u8]) -> Result<Vec<i64>, ParseError> {
+    let mut ends = unpack(packed)?;
+    let mut end = first_ms;
+    for step in &mut ends {
+        end = end.wrapping_add(*step);
+        *step = end;
+    }
+    Ok(ends)
 }
 
 /// Bytes that a number takes.
@@ -193,6 +219,20 @@ mod tests {
             assert_eq!(column.encode_to_vec(), told.encode_to_vec(), "{count}");
             assert_eq!(unpack(&column.value_deltas).unwrap(), some);
         }
+    }
+
+    #[test]
+    fn instants_an_interval_apart_take_a_byte_each() {
+        let ends: Vec<i64> = (0..500)
+            .map(|row| 1_795_000_000_000 + row * 10_000 + row % 5)
+            .collect();
+        let (first, packed) = pack_ends(ends.iter().copied());
+        assert!(packed.len() < ends.len() + 4, "{}", packed.len());
+        assert_eq!(unpack_ends(first, &packed).unwrap(), ends);
+        let far = [i64::MIN, i64::MAX, 0, 0];
+        let (first, packed) = pack_ends(far.into_iter());
+        assert_eq!(unpack_ends(first, &packed).unwrap(), far);
+        assert_eq!(pack_ends(std::iter::empty()), (0, Bytes::new()));
     }
 
     #[test]

@@ -322,16 +322,28 @@ impl<'a> Block<'a> {
 
     /// Decodes the windows.
     pub(crate) fn windows(&self) -> Result<Vec<Window>, Malformed> {
-        let ends = self.numbers(0)?;
-        let widths = self.numbers(1)?;
-        let window = |(end, width): (u64, u64)| {
-            let end = UnixMillis::from_millis(end.cast_signed());
-            let width_ms = u32::try_from(width).map_err(|_| Malformed {
+        let both = self.ends()?.into_iter().zip(self.widths_ms()?);
+        Ok(both
+            .map(|(end, width_ms)| Window { end, width_ms })
+            .collect())
+    }
+
+    /// Decodes when the windows end.
+    pub(crate) fn ends(&self) -> Result<Vec<UnixMillis>, Malformed> {
+        let ends = self.numbers(0)?.into_iter();
+        Ok(ends
+            .map(|end| UnixMillis::from_millis(end.cast_signed()))
+            .collect())
+    }
+
+    /// Decodes how wide the windows are.
+    pub(crate) fn widths_ms(&self) -> Result<Vec<u32>, Malformed> {
+        let narrow = |width| {
+            u32::try_from(width).map_err(|_| Malformed {
                 what: "a window is too wide",
-            })?;
-            Ok(Window { end, width_ms })
+            })
         };
-        ends.into_iter().zip(widths).map(window).collect()
+        self.numbers(1)?.into_iter().map(narrow).collect()
     }
 
     /// Decodes one column.

@@ -2,10 +2,10 @@
 //! column of windows. What it returns is in order, each window once.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-use plimsoll_model::{Columns, DomainId, Metric, NodeId, Part, Subject, UnixMillis, Window};
+use plimsoll_model::{Columns, DomainId, Metric, NodeId, Part, Subject, UnixMillis};
 
 use crate::block::{Block, Place};
 use crate::codec::Malformed;
@@ -22,8 +22,10 @@ pub struct Table {
     pub subject: Subject,
     /// Which series of it.
     pub columns: Vec<(Metric, Part)>,
-    /// When; sorted, none twice.
-    pub windows: Vec<Window>,
+    /// When each read ended; sorted.
+    pub ends: Vec<UnixMillis>,
+    /// How long each took, in milliseconds; of those that ended together none took as long as another.
+    pub widths_ms: Vec<u32>,
     /// The values, by column; each has as many as there are windows.
     pub values: Vec<Vec<u64>>,
 }
@@ -31,19 +33,25 @@ pub struct Table {
 impl Table {
     /// Counts the samples.
     pub fn reading_count(&self) -> usize {
-        self.windows.len() * self.columns.len()
+        self.ends.len() * self.columns.len()
     }
 
     /// Puts windows in order, each once: the first that came.
     fn settle(&mut self) {
-        let in_order = |pair: &[Window]| matches!(pair, [a, b] if a < b);
-        if self.windows.windows(2).all(in_order) {
+        let in_order = |pair: &[UnixMillis]| matches!(pair, [a, b] if a < b);
+        if self.ends.windows(2).all(in_order) {
             return;
         }
-        let mut order: Vec<(Window, usize)> = self.windows.iter().copied().zip(0..).collect();
+        let windows = self
+            .ends
+            .iter()
+            .copied()
+            .zip(self.widths_ms.iter().copied());
+        let mut order: Vec<((UnixMillis, u32), usize)> = windows.zip(0..).collect();
         order.sort_by_key(|(window, _)| *window);
         order.dedup_by_key(|(window, _)| *window);
-        self.windows = order.iter().map(|(window, _)| *window).collect();
+        self.ends = order.iter().map(|((end, _), _)| *end).collect();
+        self.widths_ms = order.iter().map(|((_, width_ms), _)| *width_ms).collect();
         for column in &mut self.values {
             let ordered = order.iter().filter_map(|(_, place)| column.get(*place));
             *column = ordered.copied().collect();
@@ -114,7 +122,8 @@ impl<F: Fn(Metric, &Part) -> bool> Tables<'_, F> {
                 subject: self.wanted.place.into(),
                 values: vec![Vec::new(); chosen.len()],
                 columns: chosen,
-                windows: Vec::new(),
+                ends: Vec::new(),
+                widths_ms: Vec::new(),
             });
             self.all.len() - 1
         })
@@ -127,7 +136,8 @@ impl<F: Fn(Metric, &Part) -> bool> Tables<'_, F> {
         };
         held.each(from, columns.len(), |window, row| {
             if window.end <= to {
-                table.windows.push(window);
+                table.ends.push(window.end);
+                table.widths_ms.push(window.width_ms);
                 for (to, from) in table.values.iter_mut().zip(&set.picked) {
                     to.extend(row.get(*from));
                 }
@@ -143,23 +153,26 @@ impl<F: Fn(Metric, &Part) -> bool> Tables<'_, F> {
             return Ok(());
         };
         // Read whole before any of it is taken, so that a damaged block leaves no part of itself.
-        let windows = block.windows()?;
+        let (ends, widths_ms) = (block.ends()?, block.widths_ms()?);
         let columns: Vec<Vec<u64>> = set
             .picked
             .iter()
             .map(|place| block.column(*place))
             .collect::<Result<_, _>>()?;
-        let first = windows.partition_point(|window| window.end < from);
-        let last = windows.partition_point(|window| window.end <= to);
+        let first = ends.partition_point(|end| *end < from);
+        let last = ends.partition_point(|end| *end <= to);
         let part = first..last.max(first);
-        table
-            .windows
-            .extend(windows.get(part.clone()).unwrap_or_default());
+        add(&mut table.ends, &ends, &part);
+        add(&mut table.widths_ms, &widths_ms, &part);
         for (to, from) in table.values.iter_mut().zip(&columns) {
-            to.extend(from.get(part.clone()).unwrap_or_default());
+            add(to, from, &part);
         }
         Ok(())
     }
+}
+
+fn add<T: Copy>(to: &mut Vec<T>, from: &[T], part: &Range<usize>) {
+    to.extend_from_slice(from.get(part.clone()).unwrap_or_default());
 }
 
 /// What a reader took along, so that it holds no lock while it reads.
@@ -221,7 +234,7 @@ impl Source {
             tables.take_held(columns, held);
         }
         let mut tables = tables.all;
-        tables.retain(|table| !table.windows.is_empty());
+        tables.retain(|table| !table.ends.is_empty());
         tables.iter_mut().for_each(Table::settle);
         tables
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use plimsoll_proto::columns::unpack;
+use plimsoll_proto::columns::{unpack, unpack_ends};
 use plimsoll_proto::v1::ingest_request::Frame;
 use plimsoll_proto::v1::ingest_response::Frame as Reply;
 use plimsoll_proto::v1::ingest_service_client::IngestServiceClient;
@@ -385,7 +385,8 @@ impl Engine for Ours {
             Raw::Columns(pages) => {
                 for subject in pages.into_iter().flat_map(|page| page.subjects) {
                     let domain = Uuid::from_slice(&subject.domain_id)?;
-                    let ends = unpack(&subject.end_time_deltas_ms)?;
+                    let first = subject.first_end_time_ms;
+                    let ends = unpack_ends(first, &subject.end_time_step_deltas_ms)?;
                     for column in &subject.columns {
                         let values = unpack(&column.value_deltas)?;
                         let samples = ends.iter().copied().zip(values);

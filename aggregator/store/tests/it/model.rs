@@ -174,7 +174,12 @@ fn parts_add_up(store: &Store, cuts: &[UnixMillis]) -> Result<(), TestCaseError>
             let tables = store.tables(key.subject, is_it, first..=last);
             let rows = tables.into_iter().flat_map(|table| {
                 let values = table.values.into_iter().flatten();
-                table.windows.into_iter().zip(values).collect::<Vec<_>>()
+                table
+                    .ends
+                    .into_iter()
+                    .zip(table.widths_ms)
+                    .zip(values)
+                    .collect::<Vec<_>>()
             });
             rows.collect::<Vec<_>>()
         };

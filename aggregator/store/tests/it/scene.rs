@@ -116,7 +116,14 @@ impl Agent {
         let mut told: BTreeMap<SeriesKey, BTreeMap<Window, Vec<u64>>> = BTreeMap::new();
         for subject in store.subjects(Some(self.node), None) {
             for table in store.tables(subject, |_, _| true, ALWAYS.0..=ALWAYS.1) {
-                assert!(table.windows.is_sorted_by(|a, b| a < b), "{table:?}");
+                let windows = table.ends.iter().zip(&table.widths_ms);
+                let windows: Vec<Window> = windows
+                    .map(|(end, width_ms)| Window {
+                        end: *end,
+                        width_ms: *width_ms,
+                    })
+                    .collect();
+                assert!(windows.is_sorted_by(|a, b| a < b), "{windows:?}");
                 for ((metric, part), values) in table.columns.into_iter().zip(table.values) {
                     let key = SeriesKey {
                         subject,
@@ -124,7 +131,7 @@ impl Agent {
                         part,
                     };
                     let samples = told.entry(key).or_default();
-                    for (window, value) in table.windows.iter().zip(values) {
+                    for (window, value) in windows.iter().zip(values) {
                         samples.entry(*window).or_default().push(value);
                     }
                 }
