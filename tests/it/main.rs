@@ -8,7 +8,9 @@
 )]
 
 mod cost;
+mod curve;
 mod devices;
+mod diary;
 mod eyes;
 mod forecast;
 mod fuzz;

@@ -17,14 +17,69 @@ use crate::stage::{
 
 /// Where agents answer each other's probes, in the networks of the stage.
 const PATH_PORT: u16 = 7078;
+/// What a cloud is made of.
+const PROGRAMS: [&str; 4] = [
+    "plimsoll-aggregator",
+    "plimsoll-agent",
+    "plimsoll-dirty-helper",
+    "plimsoll",
+];
 /// Boot, fill, two windows of the dirty rate for each guest, and two slow cores.
 const SEEN_LIMIT: Duration = Duration::from_secs(120);
 /// Measurements of each window before an answer is believed: one alone is off by a quarter.
 const DIRTY_COUNT: u32 = 3;
 /// Asking starts a program, which would load a small machine if it were done all the time.
 const ASK_PERIOD: Duration = Duration::from_millis(400);
+/// How long a program may take to end well.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The source tells the end once it knows that the target runs.
 const ENDED_LIMIT: Duration = Duration::from_secs(20);
+
+/// How the agents of a cloud measure dirty rates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measuring {
+    /// The windows.
+    pub windows: Vec<Duration>,
+    /// Pages of each GiB that QEMU looks at by its monitor; as libvirt does it if absent.
+    pub sample_pages: Option<u32>,
+    /// Guests that are measured at once; a helper measures one.
+    pub at_once: usize,
+    /// Whether the agent only reads, and a helper beside it measures.
+    pub by_helper: bool,
+}
+
+impl Default for Measuring {
+    fn default() -> Self {
+        Self {
+            windows: vec![Duration::from_secs(1), Duration::from_secs(3)],
+            sample_pages: None,
+            at_once: 1,
+            by_helper: false,
+        }
+    }
+}
+
+impl Measuring {
+    /// What the configuration of an agent says of it; `helper` is where the helper listens.
+    fn toml(&self, helper: &Path) -> String {
+        let windows = self.windows.iter();
+        let windows: Vec<String> = windows
+            .map(|window| format!("{}ms", window.as_millis()))
+            .collect();
+        let mut dirty = format!(
+            "[dirty]\nwindows = {windows:?}\nevery = \"1s\"\nconcurrent_max = {}\n",
+            self.at_once
+        );
+        if self.by_helper {
+            dirty.push_str(&format!("helper = {helper:?}\n"));
+            return format!("[libvirt]\naccess = \"read-only\"\n{dirty}");
+        }
+        if let Some(pages) = self.sample_pages {
+            dirty.push_str(&format!("sample_pages = {pages}\n"));
+        }
+        format!("[libvirt]\naccess = \"read-write\"\n{dirty}")
+    }
+}
 
 /// A stage with an aggregator in its hub and an agent on each node.
 #[derive(Debug)]
@@ -46,7 +101,21 @@ impl Cloud {
         programs: &Path,
         data: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        for program in ["plimsoll-aggregator", "plimsoll-agent", "plimsoll"] {
+        Self::raise_measuring(config, programs, data, &Measuring::default())
+    }
+
+    /// The same, with agents that measure dirty rates as told.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cloud::raise`].
+    pub fn raise_measuring(
+        config: &StageConfig,
+        programs: &Path,
+        data: Option<&Path>,
+        measuring: &Measuring,
+    ) -> anyhow::Result<Self> {
+        for program in PROGRAMS {
             let path = programs.join(program);
             if !path.exists() {
                 bail!(
@@ -63,7 +132,10 @@ impl Cloud {
         };
         cloud.start_aggregator(data)?;
         for index in 0..cloud.stage.nodes().len() {
-            cloud.start_agent(index, config.link_mbit)?;
+            if measuring.by_helper {
+                cloud.start_helper(index, measuring)?;
+            }
+            cloud.start_agent(index, config.link_mbit, measuring)?;
         }
         Ok(cloud)
     }
@@ -81,17 +153,42 @@ impl Cloud {
         Ok(())
     }
 
-    fn start_agent(&mut self, index: usize, link_mbit: u32) -> anyhow::Result<()> {
+    /// Where the helper of a node listens.
+    fn helper_socket(&self, index: usize) -> PathBuf {
+        let directory = self.stage.directory();
+        directory.join(format!("dirty-helper-{index}.sock"))
+    }
+
+    fn start_helper(&mut self, index: usize, measuring: &Measuring) -> anyhow::Result<()> {
+        let socket = self.helper_socket(index);
+        let program = self.programs.join("plimsoll-dirty-helper");
+        let name = format!("dirty-helper-{index}");
+        let daemon = self.stage.spawn_in_node(index, &name, program, |command| {
+            command.args(["--budget-s", "60", "--socket"]).arg(&socket);
+            if let Some(pages) = measuring.sample_pages {
+                command.args(["--sample-pages", &pages.to_string()]);
+            }
+        })?;
+        self.daemons.push(daemon);
+        Ok(())
+    }
+
+    fn start_agent(
+        &mut self,
+        index: usize,
+        link_mbit: u32,
+        measuring: &Measuring,
+    ) -> anyhow::Result<()> {
         let directory = self.stage.directory();
         let path = directory.join(format!("agent-{index}.toml"));
         let state = directory.join(format!("agent-{index}-state"));
         let node = self.stage.node(index)?.uuid();
         let mut text = format!(
             "aggregator = \"http://{HUB_ADDRESS}:7077\"\nstate_dir = {state:?}\ninterval = \"2s\"\n\
-             [node]\nid = \"{node}\"\n[libvirt]\naccess = \"read-write\"\n\
+             [node]\nid = \"{node}\"\n{}\
              [migration]\nbandwidth = \"{link_mbit}Mbit/s\"\n\
-             [dirty]\nwindows = [\"1s\", \"3s\"]\nevery = \"1s\"\n\
              [path]\nlisten = \"{}:{PATH_PORT}\"\nevery = \"2s\"\n",
+            measuring.toml(&self.helper_socket(index)),
             self.stage.node(index)?.address()
         );
         for peer in self.stage.nodes().iter().filter(|peer| peer.uuid() != node) {
@@ -245,6 +342,31 @@ impl Cloud {
     /// Says which part could not be taken away.
     pub fn fall(self) -> Result<(), StageError> {
         self.stage.fall()
+    }
+
+    fn daemon(&self, name: &str) -> Result<&Daemon, StageError> {
+        let found = self.daemons.iter().find(|one| one.name() == name);
+        found.ok_or_else(|| StageError::NoSuch {
+            what: format!("program {name}"),
+        })
+    }
+
+    /// What one program has said: `aggregator`, `agent-0`, `dirty-helper-0`.
+    ///
+    /// # Errors
+    ///
+    /// Says that there is none of that name, or that its log cannot be read.
+    pub fn log(&self, name: &str) -> Result<String, StageError> {
+        self.daemon(name)?.log()
+    }
+
+    /// Ends one program well.
+    ///
+    /// # Errors
+    ///
+    /// Says that there is none of that name, or that it did not end in time.
+    pub fn stop(&self, name: &str) -> Result<(), StageError> {
+        self.daemon(name)?.stop(STOP_LIMIT)
     }
 
     /// What all programs have said.

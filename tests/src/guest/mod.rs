@@ -245,6 +245,20 @@ impl Guest {
     }
 }
 
+/// What to ask QEMU's monitor (its human one) for the pages a guest has written since it filled its memory,
+/// as it counts them itself.
+pub fn count_question() -> String {
+    format!("xp /1wx {:#x}", program::WRITTEN)
+}
+
+/// Reads the answer to [`count_question`]; absent if the line holds none. The count goes round at 2^32.
+pub fn count_told(line: &str) -> Option<u32> {
+    let (address, word) = line.trim().split_once(": 0x")?;
+    let address = u32::from_str_radix(address, 16).ok()?;
+    let word = u32::from_str_radix(word, 16).ok()?;
+    (address == program::WRITTEN).then_some(word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +281,21 @@ mod tests {
                 usable_bytes: 60 * MIB,
             })
         );
+    }
+
+    #[test]
+    fn the_count_of_written_pages_is_read_from_the_monitor_s_answer_and_from_nothing_else() {
+        assert_eq!(
+            count_told("0000000000100030: 0x0001f0a4\r\n"),
+            Some(0x1_f0a4)
+        );
+        for line in [
+            "virsh # qemu-monitor-command a --hmp \"xp /1wx 0x100030\"",
+            "0000000000100034: 0x00000001",
+            "",
+        ] {
+            assert_eq!(count_told(line), None, "{line}");
+        }
     }
 
     #[test]

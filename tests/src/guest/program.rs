@@ -17,6 +17,8 @@ const ORIGIN: u32 = 0x10_0000;
 pub(super) const AREA: u32 = 0x20_0000;
 /// The number of page sets written independently of each other.
 pub(super) const GROUPS: usize = 8;
+/// Where the guest counts the pages it has written since its memory was filled; 32 bits, which go round.
+pub(super) const WRITTEN: u32 = ORIGIN + 0x30;
 /// What the guest writes to its serial line once its memory is filled.
 pub(super) const FILLED: &str = "plimsoll guest: filled";
 
@@ -83,6 +85,7 @@ struct Variables {
     seed: u32,
     last: u32,
     elapsed: u32,
+    written: u32,
     groups: u32,
 }
 
@@ -151,6 +154,7 @@ fn variables(code: &mut Emitter, parameters: &Parameters) -> Variables {
         seed: variable(parameters.seed),
         last: variable(0),
         elapsed: variable(0),
+        written: variable(0),
         groups: 0,
     };
     let groups = code.here();
@@ -322,12 +326,13 @@ fn due(code: &mut Emitter, variables: &Variables) {
     code.mov(Reg::Ecx, Reg::Eax);
 }
 
-/// Writes `ecx` pages of the group at `esi`, a fresh random word into each.
+/// Writes `ecx` pages of the group at `esi`, a fresh random word into each, and counts them.
 fn write_pages(code: &mut Emitter, variables: &Variables) {
     let next = code.label();
     let cyclic = code.label();
     let no_wrap = code.label();
     let write = code.label();
+    code.push(Reg::Ecx);
     code.bind(next);
     code.load(Reg::Eax, Mem::At(variables.seed));
     next_random(code);
@@ -353,6 +358,9 @@ fn write_pages(code: &mut Emitter, variables: &Variables) {
     code.store(Mem::Off(Reg::Edx, AREA), Reg::Ebx);
     code.dec(Reg::Ecx);
     code.jump(When::NotZero, next);
+    code.pop(Reg::Eax);
+    code.add(Reg::Eax, Mem::At(variables.written));
+    code.store(Mem::At(variables.written), Reg::Eax);
 }
 
 /// The interrupt routine, which only thanks the controller, and the descriptor tables.
@@ -418,6 +426,19 @@ mod tests {
             0xFA,
             "starts with cli"
         );
+    }
+
+    #[test]
+    fn the_count_of_written_pages_is_where_it_is_looked_for() {
+        let mut code = Emitter::new(ORIGIN);
+        let (entry, end) = (code.label(), code.label());
+        header(&mut code, entry, end);
+        let parameters = Parameters {
+            fill_bytes: 0,
+            seed: 1,
+            groups: vec![],
+        };
+        assert_eq!(variables(&mut code, &parameters).written, WRITTEN);
     }
 
     #[test]
