@@ -55,7 +55,7 @@ impl Plan {
         Some(window)
     }
 
-    /// Notes an end; gives the windows of the turn once it is whole.
+    /// Notes an end; gives the windows of the turn that were measured once it is over.
     pub(super) fn end(
         &mut self,
         measured: Option<(Duration, DirtyRate)>,
@@ -63,19 +63,23 @@ impl Plan {
         (windows, every): (usize, Duration),
     ) -> Option<Vec<(Duration, u64)>> {
         self.measuring = false;
-        let Some((window, rate)) = measured else {
-            // The same window again, but not at once.
-            self.due = Some(now.plus(every.min(Duration::from_secs(10))));
-            return None;
-        };
-        self.turn.push((window, rate.bytes_per_second()));
+        // After a failure the next window, but not at once: one that this QEMU cannot measure must not keep
+        // the others back.
+        let mut rest = every.min(Duration::from_secs(10));
+        if let Some((window, rate)) = measured {
+            self.turn.push((window, rate.bytes_per_second()));
+            rest = Duration::ZERO;
+        }
         self.next_window += 1;
         if self.next_window < windows {
-            self.due = Some(now);
+            self.due = Some(now.plus(rest));
             return None;
         }
         self.next_window = 0;
-        self.due = Some(now.plus(every));
+        if !self.turn.is_empty() {
+            rest = every;
+        }
+        self.due = Some(now.plus(rest));
         Some(std::mem::take(&mut self.turn))
     }
 }
@@ -216,6 +220,27 @@ mod tests {
             2
         );
         assert_eq!(plan.due(), Some(at(68)));
+    }
+
+    #[test]
+    fn a_window_that_cannot_be_measured_does_not_keep_the_others_back() {
+        let windows = [Duration::from_millis(500), Duration::from_secs(2)];
+        let at = |seconds| Monotonic::from_duration(Duration::from_secs(seconds));
+        let settings = (2, Duration::from_secs(60));
+        let mut plan = Plan::default();
+        assert_eq!(plan.begin(&windows), Some(windows[0]));
+        assert_eq!(plan.end(None, at(1), settings), None);
+        assert_eq!(plan.due(), Some(at(11)), "not at once");
+        assert_eq!(plan.begin(&windows), Some(windows[1]));
+        let rate = DirtyRate::from_mib_per_second(9);
+        let turn = plan.end(Some((windows[1], rate)), at(13), settings);
+        assert_eq!(turn, Some(vec![(windows[1], rate.bytes_per_second())]));
+        assert_eq!(plan.due(), Some(at(73)));
+        for window in windows {
+            assert_eq!(plan.begin(&windows), Some(window));
+            plan.end(None, at(80), settings);
+        }
+        assert_eq!(plan.due(), Some(at(90)), "nothing was measured at all");
     }
 
     #[test]
