@@ -8,7 +8,7 @@ use std::time::Duration;
 use plimsoll_model::{Clock as _, SystemClock};
 use plimsoll_tests::cloud::Cloud;
 use plimsoll_tests::guest::{Guest, Pattern};
-use plimsoll_tests::stage::{Node, StageConfig, turn, wait_until};
+use plimsoll_tests::stage::{Node, StageConfig, turn, turn_on_newer, wait_until};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -275,7 +275,23 @@ fn samples_of_a_guest_equal_what_virsh_says_and_a_new_disk_is_told() {
     else {
         return;
     };
-    let cloud = Cloud::raise(&StageConfig::default(), &programs(), None).unwrap();
+    see(&StageConfig::default());
+}
+
+#[test]
+fn samples_of_a_guest_equal_what_virsh_says_on_newer_daemons_too() {
+    let story = "samples_of_a_guest_equal_what_virsh_says_on_newer_daemons_too";
+    let Some((_turn, newer)) = turn_on_newer(story) else {
+        return;
+    };
+    see(&StageConfig {
+        programs: Some(newer),
+        ..StageConfig::default()
+    });
+}
+
+fn see(config: &StageConfig) {
+    let cloud = Cloud::raise(config, &programs(), None).unwrap();
     let node = cloud.stage().node(0).unwrap();
     let target = cloud.stage().node(1).unwrap();
     let guest = Guest {

@@ -14,6 +14,7 @@ mod diary;
 mod eyes;
 mod forecast;
 mod fuzz;
+mod helped;
 mod house;
 mod limits;
 mod moving;

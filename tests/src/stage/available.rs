@@ -2,7 +2,7 @@
 //!
 //! Not here: installing anything. What is absent is named, with the Debian package that has it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Programs the stage runs, and the Debian packages they come in.
 const PROGRAMS: [(&str, &str); 9] = [
@@ -27,6 +27,14 @@ const DRIVERS: [&str; 3] = [
     "/usr/lib64/libvirt/connection-driver/libvirt_driver_qemu.so",
 ];
 
+/// What a directory of other programs must hold, or the machine's own would be tried instead.
+const LAID_OVER: [&str; 4] = [
+    "usr/bin/qemu-system-x86_64",
+    "usr/bin/virsh",
+    "usr/sbin/libvirtd",
+    "usr/share/seabios/bios-256k.bin",
+];
+
 /// The first part that is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -41,6 +49,12 @@ pub enum Missing {
         program: &'static str,
         /// The package that has it.
         package: &'static str,
+    },
+    /// A directory of other programs lacks one.
+    #[error("{} is not there; `packaging/stage-newer` fetches and unpacks it", path.display())]
+    LaidOver {
+        /// Where it was looked for.
+        path: PathBuf,
     },
 }
 
@@ -67,7 +81,40 @@ pub fn available() -> Result<(), Missing> {
     Ok(())
 }
 
+/// Says whether a directory holds programs that can be laid over the machine's own.
+///
+/// # Errors
+///
+/// Names the first that is missing.
+pub fn available_in(programs: &Path) -> Result<(), Missing> {
+    for part in LAID_OVER {
+        let path = programs.join(part);
+        if !path.exists() {
+            return Err(Missing::LaidOver { path });
+        }
+    }
+    Ok(())
+}
+
 fn is_on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_programs_that_lacks_one_is_not_used_half() {
+        let directory = tempfile::tempdir().unwrap();
+        for part in LAID_OVER {
+            let lacking = available_in(directory.path()).unwrap_err().to_string();
+            assert!(lacking.contains(part), "{lacking}");
+            let path = directory.path().join(part);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        assert_eq!(available_in(directory.path()), Ok(()));
+    }
 }

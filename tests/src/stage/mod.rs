@@ -10,6 +10,7 @@
 
 mod available;
 mod clock;
+mod config;
 mod daemon;
 mod error;
 mod migrate;
@@ -28,8 +29,9 @@ use std::process::Command;
 
 use uuid::Uuid;
 
-pub use available::{Missing, available};
+pub use available::{Missing, available, available_in};
 pub use clock::{Deadline, pause, wait_until};
+pub use config::{DEFAULT_BASE, StageConfig};
 pub use daemon::Daemon;
 pub use error::StageError;
 pub use migrate::{JobInfo, MigrateOptions, Migration};
@@ -37,7 +39,7 @@ pub use network::NODE_LINK;
 pub use node::Node;
 pub use place::Place;
 pub use process::{Outcome, Process, outcome, run};
-pub use story::{Turn, turn};
+pub use story::{Turn, turn, turn_on_newer};
 
 use record::uuid_text::UuidText;
 use record::{NodeRecord, PlaceRecord, Record};
@@ -48,33 +50,6 @@ use crate::guest::Guest;
 pub const HUB: &str = "hub";
 /// The hub's address on the migration network.
 pub const HUB_ADDRESS: &str = "10.77.0.1";
-/// Where stages are kept unless told otherwise.
-pub const DEFAULT_BASE: &str = "/tmp/plimsoll-stage";
-
-const NODES_MAX: u32 = 16;
-const LINK_MBIT_MAX: u32 = 100_000;
-
-/// What a stage is to look like.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StageConfig {
-    /// How many nodes there are, 1 to 16; two cores carry two with busy guests.
-    pub nodes: u32,
-    /// The speed of every node's link, in both directions.
-    pub link_mbit: u32,
-    /// The directory under which the stage gets its own.
-    pub base: PathBuf,
-}
-
-impl Default for StageConfig {
-    fn default() -> Self {
-        Self {
-            nodes: 2,
-            link_mbit: 400,
-            base: PathBuf::from(DEFAULT_BASE),
-        }
-    }
-}
-
 /// A raised stage; it falls when this value is dropped, unless it was left standing.
 #[derive(Debug)]
 pub struct Stage {
@@ -110,7 +85,7 @@ impl Stage {
     /// Says what is missing or what failed; what was raised until then is taken away.
     pub fn raise(config: &StageConfig) -> Result<Self, StageError> {
         available().map_err(StageError::Missing)?;
-        check(config)?;
+        config::check(config)?;
         take_away(&config.base, Standing::is_stale)?;
         let record = plan(config);
         let directory = open_directory(&config.base, &record)?;
@@ -121,7 +96,7 @@ impl Stage {
             nodes: Vec::new(),
             falls_on_drop: true,
         };
-        stage.build(&record)?;
+        stage.build(&record, config.programs.as_deref())?;
         Ok(stage)
     }
 
@@ -154,12 +129,12 @@ impl Stage {
         })
     }
 
-    fn build(&mut self, record: &Record) -> Result<(), StageError> {
+    fn build(&mut self, record: &Record, programs: Option<&Path>) -> Result<(), StageError> {
         let hosts = hosts(record);
-        let hub = self.place(&record.hub, &hosts)?;
+        let hub = self.place(&record.hub, &hosts, None)?;
         network::raise_hub(&hub)?;
         for node in &record.nodes {
-            let place = self.place(&node.place, &hosts)?;
+            let place = self.place(&node.place, &hosts, programs)?;
             network::connect(record, &hub, &place)?;
             let node = Node::new(place, node.uuid.0, &self.directory);
             node.start_libvirtd()?;
@@ -169,8 +144,14 @@ impl Stage {
         self.nodes.iter().try_for_each(Node::await_libvirtd)
     }
 
-    fn place(&self, record: &PlaceRecord, hosts: &str) -> Result<Place, StageError> {
-        let place = Place::raise(record, &self.directory.join(&record.name), hosts)?;
+    fn place(
+        &self,
+        record: &PlaceRecord,
+        hosts: &str,
+        programs: Option<&Path>,
+    ) -> Result<Place, StageError> {
+        let directory = self.directory.join(&record.name);
+        let place = Place::raise(record, &directory, hosts, programs)?;
         Record::change(&self.directory, |whole| {
             let nodes = whole.nodes.iter_mut().map(|node| &mut node.place);
             for candidate in nodes.chain(std::iter::once(&mut whole.hub)) {
@@ -431,20 +412,6 @@ pub fn take_away(
         }
     }
     Ok(gone)
-}
-
-fn check(config: &StageConfig) -> Result<(), StageError> {
-    for (field, value, max) in [
-        ("nodes", config.nodes, NODES_MAX),
-        ("link_mbit", config.link_mbit, LINK_MBIT_MAX),
-    ] {
-        if !(1..=max).contains(&value) {
-            return Err(StageError::Config {
-                what: format!("{field} is {value}, must be 1 to {max}"),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// Names everything the stage will make.

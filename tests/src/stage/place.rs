@@ -15,10 +15,17 @@ use super::record::PlaceRecord;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What the holder does before it sleeps: `$1` the host name, `$2` the place's directory.
-/// The tree under /sys must be mounted anew, or it would show the machine's links.
+/// What the holder does before it sleeps: `$1` the host name, `$2` the place's directory, `$3` the directory
+/// whose `usr` goes over the machine's, or nothing. The tree under /sys must be mounted anew, or it would show the machine's links.
 const HOLDER: &str = r#"
 hostname "$1"
+if [ -n "$3" ]; then
+    mount -t overlay -o "lowerdir=$3/usr:/usr" overlay /usr
+    # Modules of another release do not load, and libvirtd gives up over the first.
+    for modules in "$3"/usr/lib/*/libvirt "$3"/usr/lib/*/qemu; do
+        if [ -d "$modules" ]; then mount --bind "$modules" "${modules#"$3"}"; fi
+    done
+fi
 if mountpoint -q /sys/fs/cgroup; then mount --rbind /sys/fs/cgroup "$2/cgroup"; fi
 mount -t sysfs sysfs /sys
 if mountpoint -q "$2/cgroup"; then mount --move "$2/cgroup" /sys/fs/cgroup; fi
@@ -49,6 +56,7 @@ impl Place {
         record: &PlaceRecord,
         directory: &Path,
         hosts: &str,
+        programs: Option<&Path>,
     ) -> Result<Self, StageError> {
         furnish(directory, &record.name, hosts)?;
         let namespace = &record.network_namespace;
@@ -60,6 +68,7 @@ impl Place {
             .args(["--", "unshare", "--mount", "--uts", "--propagation"])
             .args(["private", "sh", "-euc", HOLDER, "holder", &record.name])
             .arg(directory)
+            .arg(programs.unwrap_or(Path::new("")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

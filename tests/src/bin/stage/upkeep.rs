@@ -3,7 +3,7 @@
 //! Not here: what happens on a stage (see `order`).
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -19,6 +19,9 @@ pub(crate) struct Up {
     /// The speed of every node's link.
     #[arg(long, default_value_t = 400)]
     link_mbit: u32,
+    /// A directory whose `usr` is laid over the machine's in every node, such as `packaging/stage-newer` makes.
+    #[arg(long)]
+    programs: Option<PathBuf>,
     /// Keeps the stage while standard input stays open, then takes it away.
     #[arg(long)]
     attend: bool,
@@ -35,6 +38,7 @@ pub(crate) fn up(base: &Path, order: &Up) -> anyhow::Result<()> {
         nodes: order.nodes,
         link_mbit: order.link_mbit,
         base: base.to_owned(),
+        programs: order.programs.clone(),
     })?;
     let directory = stage.directory().display();
     say(&format!("stage {} stands in {directory}", stage.id()))?;

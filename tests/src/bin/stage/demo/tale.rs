@@ -66,6 +66,7 @@ pub(super) fn tell(base: &Path, programs: &Path) -> anyhow::Result<ExitCode> {
             nodes: 2,
             link_mbit: LINK_MBIT,
             base: base.to_owned(),
+            programs: None,
         },
         programs,
         None,
