@@ -8,6 +8,8 @@ use plimsoll_estimate::{Calibration, Interval, Lessons, Observed, Raw};
 use plimsoll_model::{Accelerator, Bandwidth, MigrationMode, NodeId};
 use plimsoll_proto::v1;
 
+use crate::reached::Reached;
+
 /// Kinds that are kept apart; migrations of further ones teach only what is kept already.
 const KINDS_MAX: usize = 4_096;
 
@@ -63,15 +65,20 @@ impl Likeness {
 
 /// What was learned, shared by who learns and who asks.
 #[derive(Debug, Clone, Default)]
-pub struct Learned(Arc<Mutex<HashMap<Kind, Lessons>>>);
+pub struct Learned {
+    /// What the ways between nodes gave.
+    pub reached: Reached,
+    kinds: Arc<Mutex<HashMap<Kind, Lessons>>>,
+}
 
 impl Learned {
-    /// Learns from a migration that has a prediction and an outcome; from no other.
+    /// Learns from a migration that has an outcome, and of bounds from one that has a prediction as well.
     pub fn learn(&self, migration: &v1::Migration, accelerator: Option<Accelerator>) {
+        self.reached.learn(migration);
         let Some((likeness, said, was)) = lesson(migration, accelerator) else {
             return;
         };
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         for kind in likeness.kinds() {
             if kinds.len() < KINDS_MAX || kinds.contains_key(&kind) {
                 kinds.entry(kind).or_default().learn(said, &was);
@@ -81,7 +88,7 @@ impl Learned {
 
     /// Returns what the closest kind that has taught enough amounts to.
     pub fn calibration(&self, likeness: &Likeness) -> Calibration {
-        let kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let mut corrections = likeness
             .kinds()
             .filter_map(|kind| kinds.get(&kind)?.correction());

@@ -23,6 +23,7 @@ pub mod page;
 pub mod past;
 pub mod planner;
 pub mod query;
+pub mod reached;
 pub mod room;
 pub mod roster;
 #[cfg(test)]

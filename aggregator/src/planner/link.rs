@@ -1,5 +1,6 @@
 //! What the link between two nodes can carry for one more migration: what the caller says, else the speed of
-//! the slower card less what else crosses it. It knows no memory.
+//! the slower card less what else crosses it, or what finished migrations reached where that is clearly less.
+//! It knows no memory.
 
 use std::time::Duration;
 
@@ -24,6 +25,15 @@ pub(super) fn bandwidth(
     assumed: Bandwidth,
     gathered: &mut Vec<Input>,
 ) -> LinkBandwidth {
+    let best = question
+        .target
+        .and_then(|target| known.learned.reached.best(row.facts.node, target));
+    gathered.extend(best.map(|best| Input {
+        name: "path.reached".to_owned(),
+        value: format!("{} (best of {})", best.rate, best.count),
+        source: "measured",
+        read: None,
+    }));
     let mut push = |name: &str, rate: Bandwidth, source, read| {
         gathered.push(Input {
             name: name.to_owned(),
@@ -41,6 +51,34 @@ pub(super) fn bandwidth(
         push("path_bandwidth", rate, "request", None);
         return told(rate, BandwidthSource::Capacity);
     }
+    if let Some((speed, free)) = of_cards(known, row, question, &mut push) {
+        push("node.migration_bandwidth", speed, "fact", None);
+        return match best {
+            Some(best) if falls_short(best.rate, free) => {
+                told(best.rate, BandwidthSource::Measured)
+            }
+            _ => told(free, BandwidthSource::Capacity),
+        };
+    }
+    if let Some(best) = best {
+        return told(best.rate, BandwidthSource::Measured);
+    }
+    push("assumed_bandwidth", assumed, "prior", None);
+    let source = known.node_facts(row.facts.node).map(|(facts, _)| facts);
+    let mtu = source.map_or(MTU_BYTES_USUAL, |facts| mtu_bytes(&facts));
+    told(
+        network::ethernet_goodput(assumed, mtu),
+        BandwidthSource::Assumed,
+    )
+}
+
+/// The speed of the slower card, and what the fuller one has left of it; absent where no speed is told.
+fn of_cards(
+    known: &Known,
+    row: &DomainRow,
+    question: &Question,
+    push: &mut impl FnMut(&str, Bandwidth, &'static str, Option<UnixMillis>),
+) -> Option<(Bandwidth, Bandwidth)> {
     let ends = [
         (Some(row.facts.node), Metric::HostNetTxBytes),
         (question.target, Metric::HostNetRxBytes),
@@ -67,17 +105,13 @@ pub(super) fn bandwidth(
         slowest = Some(slowest.map_or(speed, |slowest| slowest.min(speed)));
         free = Some(free.map_or(rate, |free| free.min(rate)));
     }
-    if let Some((speed, free)) = slowest.zip(free) {
-        push("node.migration_bandwidth", speed, "fact", None);
-        return told(free, BandwidthSource::Capacity);
-    }
-    push("assumed_bandwidth", assumed, "prior", None);
-    let source = known.node_facts(row.facts.node).map(|(facts, _)| facts);
-    let mtu = source.map_or(MTU_BYTES_USUAL, |facts| mtu_bytes(&facts));
-    told(
-        network::ethernet_goodput(assumed, mtu),
-        BandwidthSource::Assumed,
-    )
+    slowest.zip(free)
+}
+
+/// Whether a way gave less than nine tenths of what the cards have left, however often it was gone.
+fn falls_short(reached: Bandwidth, free: Bandwidth) -> bool {
+    let tenths = |rate: Bandwidth, count: u128| u128::from(rate.bytes_per_second()) * count;
+    tenths(reached, 10) < tenths(free, 9)
 }
 
 fn mtu_bytes(facts: &NodeFacts) -> u32 {

@@ -97,6 +97,54 @@ fn what_else_crosses_the_link_is_taken_off_and_told() {
     assert!(input(&answer, "node.other_traffic{host.net.tx.bytes}").is_some());
 }
 
+/// Plans a move between two nodes whose cards tell this speed, after migrations that reached these rates.
+fn planned_on_a_way(speed: Option<Bandwidth>, reached: &[i64]) -> Answer {
+    let scene = Scene::new();
+    let [node, target] =
+        ["a", "b"].map(|name| scene.node(name, |facts| facts.migration_bandwidth = speed));
+    let guest = scene.guest("web", node);
+    let memory = scene.sweep(subject(&guest), &[(Metric::VmMemMax, 4 * GIB)]);
+    scene.tell(node, vec![memory], Vec::new(), &[]);
+    for rate in reached {
+        let migration = crate::reached::tests::moved(node, target, *rate);
+        scene.known.learned.learn(&migration, None);
+    }
+    let row = scene.known.owner(guest.domain).unwrap();
+    let question = Question {
+        target: Some(target),
+        policy: Policy::qemu(MigrationMode::Precopy),
+        path_bandwidth: None,
+    };
+    let assumed = Bandwidth::from_mbit_per_second(1_000);
+    plan(&scene.known, &row, &question, scene.now(), assumed).unwrap()
+}
+
+#[test]
+fn a_way_that_never_gave_what_its_cards_promise_is_taken_for_what_it_gave() {
+    let ten_gbit = Some(Bandwidth::from_mbit_per_second(10_000));
+    let carries = |speed, reached: &[i64]| {
+        let answer = planned_on_a_way(speed, reached);
+        let told = input(&answer, "path.reached").map(|input| input.value.clone());
+        (answer.estimate.link.bytes_per_second(), told)
+    };
+    let (cards, told) = carries(ten_gbit, &[]);
+    assert!(cards > 1_200_000_000 && told.is_none(), "{cards} {told:?}");
+    let few = [400_000_000; 2];
+    assert_eq!(
+        carries(ten_gbit, &few),
+        (cards, None),
+        "they may have had a cap"
+    );
+    let (rate, told) = carries(ten_gbit, &[400_000_000, 500_000_000, 300_000_000]);
+    assert_eq!(rate, 500_000_000);
+    assert!(told.unwrap().ends_with("(best of 3)"));
+    let (rate, told) = carries(ten_gbit, &[1_150_000_000; 3]);
+    assert_eq!(rate, cards, "within a tenth it is the same link");
+    assert!(told.is_some());
+    let (rate, _) = carries(None, &[2_000_000_000; 3]);
+    assert_eq!(rate, 2_000_000_000, "better than what is assumed");
+}
+
 #[test]
 fn a_source_without_an_idle_processor_is_told() {
     let scene = Scene::new();

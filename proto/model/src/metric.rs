@@ -353,7 +353,7 @@ catalogue! {
     HostNetPathRttP50 = 1048, "host.net.path.rtt_p50", Gauge, Nanoseconds, Peer, P0, "Median round trip to a peer on the migration network.";
     HostNetPathRttP99 = 1049, "host.net.path.rtt_p99", Gauge, Nanoseconds, Peer, P0, "99th percentile of the round trip to a peer.";
     HostNetPathLoss = 1050, "host.net.path.loss", Gauge, Millionths, Peer, P0, "Share of probes to a peer that were lost.";
-    HostNetPathCapacity = 1051, "host.net.path.capacity_est", Gauge, BytesPerSecond, Peer, P0, "Estimated capacity to a peer.";
+    HostNetPathCapacity = 1051, "host.net.path.capacity_est", Gauge, BytesPerSecond, Peer, P0, "What the link of this node has left on the way to a peer: its speed less its own traffic. What finished migrations reached bounds it in estimates.";
     HostDiskRdOps = 1052, "host.disk.rd.ops", Counter, Count, Disk, P0, "Requests that read.";
     HostDiskRdBytes = 1053, "host.disk.rd.bytes", Counter, Bytes, Disk, P0, "Bytes read.";
     HostDiskRdTime = 1054, "host.disk.rd.time", Counter, Nanoseconds, Disk, P0, "Time spent in requests that read.";
