@@ -152,11 +152,14 @@ pub(crate) fn judge(
             let Some(may_be_mib) = may_be(diary, guest, &point) else {
                 continue;
             };
-            judged.push(Judged {
+            let one = Judged {
                 window_ms: point.window_ms,
                 rate_mib: point.rate_mib,
                 may_be_mib,
-            });
+            };
+            let is_true = one.may_be_mib.contains(&one.rate_mib);
+            assert!(is_true, "{}: {one:?} of {point:?}", guest.name);
+            judged.push(one);
         }
         let is_enough = |window: &Duration| {
             let of_it = judged
@@ -192,9 +195,6 @@ fn tell(guest: &str, judged: &[Judged]) {
             "{guest}: {rate_mib:.0} MiB/s in {window_ms} ms, by its own count {least:.1} to {most:.1}"
         );
         drop(writeln!(std::io::stderr(), "{line}"));
-    }
-    for one in judged {
-        assert!(one.may_be_mib.contains(&one.rate_mib), "{guest}: {one:?}");
     }
 }
 

@@ -159,7 +159,8 @@ fn move_and_see(cloud: &Cloud, guest: &Guest) {
     assert_eq!(was["end"], "MIGRATION_END_COMPLETED", "{row:#}");
     let told = was["total_ms"].as_u64().unwrap();
     let figure = figures.time_elapsed_ms.unwrap();
-    assert!(told.abs_diff(figure) <= 100, "{figures:?}; {row:#}");
+    // The source's count and the target's end moments apart, and a busy machine stretches moments.
+    assert!(told.abs_diff(figure) <= 1_000, "{figures:?}; {row:#}");
     for figure in ["downtime_ms", "memory_processed_bytes", "iteration_count"] {
         assert!(was[figure].is_number(), "no {figure}: {row:#}");
     }
