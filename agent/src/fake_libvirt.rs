@@ -145,7 +145,12 @@ pub(crate) fn params(entries: &[(&str, TypedValue)]) -> Vec<u8> {
 
 /// Statistics of the domain.
 pub(crate) fn stats(entries: &[(&str, TypedValue)]) -> Say {
-    Say::This([numbers(&[1]), encoded(&domain()), params(entries)].concat())
+    stats_of(&domain(), entries)
+}
+
+/// The same of another domain.
+pub(crate) fn stats_of(domain: &DomainRef, entries: &[(&str, TypedValue)]) -> Say {
+    Say::This([numbers(&[1]), encoded(domain), params(entries)].concat())
 }
 
 /// A list of domains.

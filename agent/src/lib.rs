@@ -11,6 +11,7 @@ pub mod errand;
 #[cfg(test)]
 mod fake_libvirt;
 pub mod identity;
+pub mod limits;
 pub mod look;
 pub mod measure;
 pub mod once;

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{Access, Config};
 use crate::identity::{self, IdentityError};
+use crate::limits::Met;
 use crate::look::Look;
 use crate::source::host::{self, Host, mounts};
 use crate::source::libvirt::{Guests, Hypervisor};
@@ -80,6 +81,7 @@ pub async fn take(config: Config) -> Result<Sample, IdentityError> {
             clock,
             looks,
             hypervisor,
+            met: Met::default(),
         };
         let watching = tokio::spawn(guests.run());
         gather(inbox, &mut look).await;

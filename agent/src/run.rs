@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::chain::chain;
 use crate::config::Config;
 use crate::identity::{self, IdentityError};
+use crate::limits::Met;
 use crate::look::Look;
 use crate::publish::{self, Board, Publish};
 use crate::sampler::{Latest, Sampler};
@@ -47,11 +48,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let (node, origin) = identity::find(&config, &*clock).await?;
     tracing::info!(%node, from = origin.name(), aggregator = config.aggregator, version = env!("CARGO_PKG_VERSION"), "agent started");
-    let spool = Spool::open(
-        &config.state_dir.join("spool"),
-        config.spool_size.bytes(),
-        clock.now(),
-    );
+    let directory = config.state_dir.join("spool");
+    let spool = Spool::open(&directory, config.spool_size.bytes(), clock.now());
+    let met = spool.met();
     let spool = SharedSpool::new(spool);
     let (looks, inbox) = mpsc::channel(LOOKS_MAX);
     let (added, on_added) = watch::channel(0);
@@ -86,12 +85,13 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         clock: Arc::clone(&clock),
         looks: looks.clone(),
         hypervisor,
+        met: met.clone(),
     });
     let mut watching = JoinSet::new();
     if let Some((publish, board)) = shown {
         watching.spawn(show(publish, board, config.state_dir.clone()));
     }
-    let others = (Arc::clone(&clock), looks.clone());
+    let others = (Arc::clone(&clock), looks.clone(), met.clone());
     watching.spawn(watch_others(node, Arc::clone(&config), others));
     let host = HostWatch {
         node,
@@ -99,6 +99,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         clock,
         looks,
         hypervisor: on_hypervisor,
+        met,
     };
     watching.spawn(host.run());
     if let Some(guests) = guests {
@@ -118,9 +119,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 async fn watch_others(
     node: NodeId,
     config: Arc<Config>,
-    (clock, looks): (Arc<dyn Clock>, mpsc::Sender<Look>),
+    (clock, looks, met): (Arc<dyn Clock>, mpsc::Sender<Look>, Met),
 ) {
-    let devices = Devices::of(&config.snmp, node, Arc::clone(&clock));
+    let devices = Devices {
+        met,
+        ..Devices::of(&config.snmp, node, Arc::clone(&clock))
+    };
     let paths = Paths {
         node,
         probing: config.path.clone(),
@@ -183,6 +187,7 @@ struct HostWatch {
     clock: Arc<dyn Clock>,
     looks: mpsc::Sender<Look>,
     hypervisor: watch::Receiver<Hypervisor>,
+    met: Met,
 }
 
 impl HostWatch {
@@ -214,6 +219,7 @@ impl HostWatch {
                 seen = facts;
                 facts_due = Some(now.plus(LOOK_FOR_FACTS_EVERY));
             }
+            sweeps.push(self.met.sweep(self.node, self.clock.now()));
             let mut facts = seen.clone();
             let clock = (self.node, &*self.clock);
             sweeps.extend(mounts::read_shared(Path::new("/"), clock, &slow).await);

@@ -18,6 +18,7 @@ use plimsoll_proto::v1;
 
 use crate::body::{Body, Book};
 use crate::chain::chain;
+use crate::limits::{Limit, Met};
 use finished::Finished;
 pub use record::Frame;
 pub use segment::SEGMENT_BYTES_MAX;
@@ -98,6 +99,7 @@ pub struct Spool {
     sessions: Vec<Session>,
     finished: Finished,
     book: Book,
+    met: Met,
 }
 
 impl Spool {
@@ -125,7 +127,11 @@ impl Spool {
             forgotten.delete();
         }
         let surplus = sessions.len().saturating_sub(SESSIONS_MAX);
+        let met = Met::default();
         for session in sessions.iter_mut().take(surplus) {
+            if session.has_batches() {
+                met.note(Limit::Sessions);
+            }
             while session.has_batches() && session.drop_oldest(false) {}
         }
         #[cfg(plimsoll_mutant = "sequence_reuse")]
@@ -140,7 +146,13 @@ impl Spool {
             sessions,
             finished: Finished::load(directory),
             book: Book::default(),
+            met,
         }
+    }
+
+    /// Returns the counts of limits, which the spool and others of the agent share.
+    pub fn met(&self) -> Met {
+        self.met.clone()
     }
 
     /// Returns the session of this run.
@@ -182,6 +194,10 @@ impl Spool {
             if !dropped {
                 break;
             }
+            self.met.note(match memory_only {
+                true => Limit::SpoolMemory,
+                false => Limit::SpoolDisk,
+            });
         }
     }
 
@@ -301,6 +317,9 @@ impl Spool {
         if let Some(body) = self.find(id).and_then(|session| session.reject(sequence)) {
             let path = directory.join(format!("{id}-{sequence}.batch"));
             if let Err(error) = quarantine(&directory, &path, &body) {
+                if error.kind() == std::io::ErrorKind::StorageFull {
+                    self.met.note(Limit::Quarantine);
+                }
                 tracing::warn!(%error, path = %path.display(), "a refused batch could not be set aside");
             }
         }

@@ -2,7 +2,7 @@
 
 use plimsoll_model::{Metric, UnixMillis};
 use plimsoll_proto::columns::{SubjectColumns, ValueColumn, pack_ends};
-use plimsoll_proto::parse::{self, ParseError};
+use plimsoll_proto::parse::{self, Excess, ParseError};
 use plimsoll_proto::{render, v1};
 use plimsoll_store::{SeriesFilter, Store};
 
@@ -70,19 +70,17 @@ impl Question {
             let is_wanted = |metric, part: &_| {
                 named(metric) && self.filter.part.as_ref().is_none_or(|one| one == part)
             };
-            let tables = store.tables(*subject, is_wanted, self.from..=self.to);
-            let count: usize = tables
-                .iter()
-                .map(plimsoll_store::Table::reading_count)
-                .sum();
-            if count > READINGS_MAX {
+            let span = self.from..=self.to;
+            let Some(tables) = store.tables_up_to(*subject, is_wanted, span, READINGS_MAX) else {
                 let problem = format!(
-                    "the span holds {count} readings of one subject, at most {READINGS_MAX} fit an \
-                     answer; ask for less"
+                    "the span holds more readings of one subject than fit an answer, {READINGS_MAX}; ask \
+                     for less"
                 );
-                return Err(ParseError::new("start_time", problem));
-            }
-            readings += count;
+                let refusal = ParseError::new("start_time", problem);
+                return Err(refusal.exceeding(Excess::Answer));
+            };
+            let counts = tables.iter().map(plimsoll_store::Table::reading_count);
+            readings += counts.sum::<usize>();
             end += 1;
             answer.subjects.extend(tables.iter().map(columns));
         }
@@ -155,6 +153,50 @@ mod tests {
         };
         let question = Question::read(request, scene.now()).unwrap();
         question.answer(&scene.known.store).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_page_of_columns_has_so_many_readings_of_one_subject() {
+        use plimsoll_model::{Part, Sweep, Window};
+        use plimsoll_proto::v1::query_service_server::QueryService as _;
+
+        let scene = Scene::new();
+        let (node, begin) = (NodeId::random(), scene.now());
+        let parts = (0..4_000).map(|at| Part::named(&format!("d{at}")).unwrap());
+        let values: Vec<_> = parts.map(|part| (Metric::HostDiskRdOps, part, 1)).collect();
+        let one = [(Metric::HostMemFree, Part::whole(), 1)];
+        let tell = |values: &[(Metric, Part, u64)]| {
+            let sweep = Sweep {
+                subject: Subject::Node(node),
+                window: Window::between(scene.now(), scene.now()),
+                values: values.to_vec(),
+            };
+            scene.tell(node, vec![sweep], Vec::new(), &[]);
+            scene.pass(1);
+        };
+        let rounds = READINGS_MAX / values.len();
+        (1..rounds).for_each(|_| tell(&values));
+        let query = crate::query::Query {
+            known: scene.known.clone(),
+        };
+        let met = &scene.known.met;
+        let limit = crate::guard::limits::Limit::AnswerSamples;
+        let is_answered = async || {
+            let mut request = tonic::Request::new(v1::QueryColumnsRequest {
+                start_time: Some(render::timestamp(begin)),
+                ..v1::QueryColumnsRequest::default()
+            });
+            let local = crate::guard::Caller::Local;
+            request.extensions_mut().insert(local);
+            query.query_columns(request).await.is_ok()
+        };
+        tell(&values[1..]);
+        assert!(is_answered().await, "one reading less");
+        tell(&one);
+        assert!(is_answered().await && met.count(limit) == 0, "the last one");
+        tell(&one);
+        assert!(!is_answered().await, "one too many");
+        assert_eq!(met.count(limit), 1);
     }
 
     #[test]

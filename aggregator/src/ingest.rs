@@ -1,6 +1,7 @@
 //! The ingest service: reads frames, lets `parse` judge them, hands them to the writer, and
 //! acknowledges what is on the disk. It interprets no values.
 
+mod growth;
 mod session;
 mod window;
 
@@ -27,6 +28,7 @@ use crate::guard::memory::{Ceiling, Scarcity};
 use crate::roster::{Place, Roster};
 use crate::witness::Witness;
 use crate::writer::{WriteError, Writer};
+pub use growth::Nursery;
 use session::{Session, Waiting, open};
 
 /// Answers that wait for a slow agent; beyond that, its next frame is not read.
@@ -39,8 +41,6 @@ const BACKLOG_RATE_MAX: i32 = 20;
 const OLDER_MAX: Duration = Duration::from_secs(2);
 /// Finished sessions that one Hello may name.
 const FINISHED_MAX: usize = 8;
-/// Records of one stream that wait for the disk; beyond that, its next frame is not read.
-const WAITING_MAX: usize = 16;
 /// Said to an agent whose stream is as old as it may become.
 const AGED: &str = "AGED: the connection is as old as it may become; connect again";
 
@@ -65,6 +65,8 @@ pub struct Ingest {
     pub age_max: Duration,
     /// What may be under way.
     pub credits: Credits,
+    /// What nodes may grow to.
+    pub nursery: Nursery,
 }
 
 type Replies = mpsc::Sender<Result<v1::IngestResponse, Status>>;
@@ -126,7 +128,7 @@ impl Ingest {
             }
             None => return Ok(()),
         };
-        let node = who_sends(caller, &hello)?;
+        let node = self.who_sends(caller, &hello)?;
         let mut session = open(node, &hello, replies).map_err(|error| refused(&error))?;
         let run = session
             .live
@@ -140,6 +142,28 @@ impl Ingest {
         let result = self.attend(&mut session, &hello, &mut place, frames).await;
         self.roster.leave(node, place.epoch);
         result
+    }
+
+    /// Returns the node whose agent sends: the one of its certificate, and only where none is asked for the
+    /// one it claims to be. A claim that contradicts the certificate is a node set up wrongly, or worse.
+    fn who_sends(&self, caller: &Caller, hello: &v1::Hello) -> Result<NodeId, Status> {
+        let claimed = parse::node_id_opt("hello.claimed_node_id", &hello.claimed_node_id)
+            .map_err(|error| refused(&error))?;
+        let Some(node) = caller.node() else {
+            let problem = "is missing, and there is no certificate to tell the node";
+            let missing = || refused(&ParseError::new("hello.claimed_node_id", problem));
+            return claimed.ok_or_else(missing);
+        };
+        let Some(other) = claimed.filter(|other| *other != node) else {
+            return Ok(node);
+        };
+        if self.met.note(Limit::ForeignNode, &*self.clock) {
+            tracing::error!(%node, claimed = %other, "an agent says it is another node than its certificate");
+        }
+        Err(Status::permission_denied(format!(
+            "the certificate is of node {node}, but the agent says it runs on {other}; issue a \
+             certificate for {other}, or correct [node] id in the agent's configuration"
+        )))
     }
 
     async fn attend(
@@ -223,7 +247,7 @@ impl Ingest {
                 outcome = first(&mut session.waiting), if !session.waiting.is_empty() => {
                     Heard::Outcome(outcome)
                 }
-                frame = frames.message(), if session.waiting.len() < WAITING_MAX => {
+                frame = frames.message(), if !session.is_full() => {
                     Heard::Frame(frame?)
                 }
                 () = &mut aged => {
@@ -257,13 +281,10 @@ impl Ingest {
                 "hello",
                 "comes once, at the beginning",
             ))),
-            Frame::Declarations(declarations) => session
-                .table(&declarations.session_id)
-                .declare(declarations)
-                .map_err(|error| self.refuse(&error)),
+            Frame::Declarations(declarations) => self.declare(session, declarations),
             Frame::Snapshot(snapshot) => {
                 let table = session.table(&snapshot.session_id);
-                let rows = parse::rows(table, &snapshot.sweeps)
+                let rows = parse::snapshot(table, &snapshot)
                     .map_err(|error| self.refuse(&error.within("snapshot")))?;
                 self.roster.see(session.node, &rows);
                 Ok(())
@@ -280,9 +301,7 @@ impl Ingest {
                     self.write(session, sequence, Record::Batch(batch)).await
                 }
                 Err(error) => {
-                    if self.met.note(Limit::of(&error), &*self.clock) {
-                        tracing::warn!(node = %session.node, error = %error, "batch rejected");
-                    }
+                    self.note_rejected(session.node, &error);
                     // What came before it is answered before it.
                     self.settle(session).await?;
                     let rejection = v1::Rejection {
@@ -294,6 +313,20 @@ impl Ingest {
                 }
             },
         }
+    }
+
+    fn declare(
+        &self,
+        session: &mut Session,
+        declarations: v1::SeriesDeclarations,
+    ) -> Result<(), Status> {
+        let mut judge = self.nursery.judge(session.node);
+        session
+            .table(&declarations.session_id)
+            .declare_judged(declarations, &mut |subject, metric, part| {
+                judge.allows(subject, metric, part)
+            })
+            .map_err(|error| self.refuse(&error))
     }
 
     /// Reads a batch, or says why it is rejected; ends the stream where no memory is left for it.
@@ -308,6 +341,16 @@ impl Ingest {
         }
         let read = parse::batch(&mut session.series, message);
         Ok(read.and_then(|batch| window::check(&batch, self.clock.now()).map(|()| batch)))
+    }
+
+    fn note_rejected(&self, node: NodeId, error: &ParseError) {
+        let limit = Limit::of(error);
+        if !self.met.note(limit, &*self.clock) {
+        } else if limit == Limit::ForeignNode {
+            tracing::error!(%node, error = %error, "a batch speaks for another node; it is rejected");
+        } else {
+            tracing::warn!(%node, error = %error, "batch rejected");
+        }
     }
 
     fn refuse(&self, error: &ParseError) -> Status {
@@ -325,6 +368,9 @@ impl Ingest {
             Record::Batch(batch) => batch.events.clone(),
             Record::Gap(_) | Record::Document(_) => Vec::new(),
         };
+        if self.writer.is_full() {
+            self.met.note(Limit::WaitingOfAll, &*self.clock);
+        }
         let written = self.writer.hand_over(record).await;
         #[cfg(plimsoll_mutant = "ack_before_fsync")]
         self.acknowledge(session, Some(sequence)).await?;
@@ -333,6 +379,9 @@ impl Ingest {
             written: written.map_err(|error| unwritten(&error))?,
             events,
         });
+        if session.is_full() {
+            self.met.note(Limit::WaitingOfStream, &*self.clock);
+        }
         Ok(())
     }
 
@@ -418,30 +467,6 @@ async fn answer(replies: &Replies, frame: Reply) -> Result<(), Status> {
         .map_err(|_| Status::cancelled("the agent has left"))
 }
 
-/// Returns the node whose agent sends: the one of its certificate, and only where none is asked for
-/// the one it claims to be. A claim that contradicts the certificate is a node set up wrongly.
-fn who_sends(caller: &Caller, hello: &v1::Hello) -> Result<NodeId, Status> {
-    let claimed = || {
-        parse::node_id_opt("hello.claimed_node_id", &hello.claimed_node_id)
-            .map_err(|error| refused(&error))
-    };
-    let Some(node) = caller.node() else {
-        return claimed()?.ok_or_else(|| {
-            refused(&ParseError::new(
-                "hello.claimed_node_id",
-                "is missing, and there is no certificate to tell the node",
-            ))
-        });
-    };
-    match claimed()? {
-        Some(other) if other != node => Err(Status::permission_denied(format!(
-            "the certificate is of node {node}, but the agent says it runs on {other}; issue a \
-             certificate for {other}, or correct [node] id in the agent's configuration"
-        ))),
-        _ => Ok(node),
-    }
-}
-
 fn refused(error: &ParseError) -> Status {
     Status::invalid_argument(error.to_string())
 }
@@ -460,27 +485,4 @@ fn unwritten(error: &WriteError) -> Status {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use plimsoll_store::AppendError;
-
-    use super::*;
-
-    #[test]
-    fn want_of_room_tells_the_agent_to_keep_its_samples_and_when_to_come_again() {
-        let error = WriteError::Store(Arc::new(AppendError::LowSpace {
-            path: PathBuf::from("/data"),
-            free_bytes: 1,
-            floor_bytes: 2,
-        }));
-        let status = unwritten(&error);
-        assert_eq!(status.code(), Code::ResourceExhausted);
-        let retry = status.get_details_retry_info().unwrap();
-        assert_eq!(retry.retry_delay, Some(crate::serve::UPKEEP));
-        assert!(
-            status.message().contains("less than the floor of 2"),
-            "{status}"
-        );
-    }
-}
+mod tests;

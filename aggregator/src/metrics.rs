@@ -27,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) async fn serve(listen: SocketAddr, known: Known) -> std::io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     tracing::info!(metrics = %listener.local_addr()?, "serving /metrics");
+    serve_on(listener, known).await
+}
+
+async fn serve_on(listener: TcpListener, known: Known) -> std::io::Result<()> {
     let places = Arc::new(Semaphore::new(SCRAPES_MAX));
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {
@@ -114,6 +118,43 @@ fn route(request: &[u8]) -> Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn so_many_scrapers_are_answered_at_once_and_one_more_is_turned_away() {
+        let scene = crate::scene::Scene::new();
+        let met = Arc::clone(&scene.known.met);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve_on(listener, scene.known.clone()));
+        let mut asking = Vec::new();
+        for _ in 0..SCRAPES_MAX {
+            asking.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut beyond = TcpStream::connect(address).await.unwrap();
+        let mut said = Vec::new();
+        // Whatever the end of a connection is called that was closed with words of ours unread.
+        drop(beyond.read_to_end(&mut said).await);
+        assert!(said.is_empty(), "nobody speaks to it");
+        assert_eq!(met.count(Limit::Scrapes), 1);
+        for scraper in &mut asking {
+            scraper
+                .write_all(b"GET /metrics HTTP/1.1\r\n\r\n")
+                .await
+                .unwrap();
+            let mut answer = String::new();
+            scraper.read_to_string(&mut answer).await.unwrap();
+            assert!(
+                answer.contains("limit_met_total{limit=\"scrapes\"} 1"),
+                "{answer}"
+            );
+        }
+        // Their places are free once they were answered.
+        let mut again = TcpStream::connect(address).await.unwrap();
+        again.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        again.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("404"), "{answer}");
+    }
 
     #[test]
     fn only_a_get_of_metrics_is_answered() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use plimsoll_model::{Metric, NodeId, Part, Reading, SeriesKey, UnixMillis};
-use plimsoll_proto::parse::{self, ParseError};
+use plimsoll_proto::parse::{self, Excess, ParseError};
 use plimsoll_proto::v1::query_service_server::QueryService;
 use plimsoll_proto::{render, v1};
 use plimsoll_store::{EventFilter, Rate, SeriesFilter};
@@ -11,6 +11,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::columns::Question;
 use crate::devices;
+use crate::guard::limits::Limit;
 use crate::guard::view::View;
 use crate::known::{DomainRow, Known};
 use crate::page::{page, refused, status};
@@ -21,7 +22,9 @@ const THINGS: (usize, usize) = (100, 1_000);
 /// Usual and largest page of lists of series.
 const SERIES: (usize, usize) = (1_000, 10_000);
 /// Samples of one series in one answer.
-const SAMPLES_MAX: usize = 11_000;
+pub(crate) const SAMPLES_MAX: usize = 11_000;
+/// Samples and steps that are read for one question.
+pub(crate) const SCANNED_MAX: usize = 50_000_000;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -140,13 +143,16 @@ impl Query {
                 "matches several series; name metric, part, and domain or device and port";
             return Err(refused(&ParseError::new("selector", problem)));
         }
-        let series = keys
-            .iter()
-            .map(|key| match told {
-                Told::Steps(asked) => steps::series(&self.known.store, key, &asked),
-                Told::Samples { rate } => self.samples(key, (from, to), rate),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut budget = Budget(SCANNED_MAX);
+        let mut series = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let (one, read) = match told {
+                Told::Steps(asked) => steps::series(&self.known.store, key, &asked)?,
+                Told::Samples { rate } => self.samples(key, (from, to), rate)?,
+            };
+            budget.spend(read).map_err(|error| self.refuse(&error))?;
+            series.push(one);
+        }
         let says = |series: &v1::RangeSeries| {
             series.partial || !(series.samples.is_empty() && series.steps.is_empty())
         };
@@ -159,9 +165,10 @@ impl Query {
         key: &SeriesKey,
         (from, to): (UnixMillis, UnixMillis),
         rate: bool,
-    ) -> Result<v1::RangeSeries, Status> {
+    ) -> Result<(v1::RangeSeries, usize), Status> {
         let store = &self.known.store;
         let range = store.range_with_holes(key, from, to);
+        let read = range.samples.len();
         let samples: Vec<v1::Sample> = if rate {
             let rates = Rate::between(&range.samples);
             rates.iter().map(rate_sample).collect()
@@ -176,14 +183,42 @@ impl Query {
                 "the span holds {} samples, at most {SAMPLES_MAX} fit an answer; ask for less",
                 samples.len()
             );
-            return Err(refused(&ParseError::new("start_time", problem)));
+            let refusal = ParseError::new("start_time", problem);
+            return Err(self.refuse(&refusal.exceeding(Excess::Answer)));
         }
-        Ok(v1::RangeSeries {
+        let series = v1::RangeSeries {
             series: Some(render::series(key)),
             samples,
             samples_start_time: store.samples_from().map(render::timestamp),
             ..steps::partial(&range.holes)
-        })
+        };
+        Ok((series, read))
+    }
+
+    /// Renders a refusal, and counts the limit that it met, if it met one.
+    fn refuse(&self, error: &ParseError) -> Status {
+        if error.excess.is_some() {
+            self.known.met.note(Limit::of(error), &*self.known.clock);
+        }
+        refused(error)
+    }
+}
+
+/// Samples that may still be read for a question. One series is always read, for it is no more than was kept
+/// of it; the next one is refused where they are used up.
+#[derive(Debug)]
+struct Budget(usize);
+
+impl Budget {
+    fn spend(&mut self, read: usize) -> Result<(), ParseError> {
+        let left = self.0.checked_sub(read).ok_or_else(|| {
+            let problem = format!(
+                "means series of more than {SCANNED_MAX} samples in the span; name fewer, or ask for less"
+            );
+            ParseError::new("selector", problem).exceeding(Excess::Scan)
+        })?;
+        self.0 = left;
+        Ok(())
     }
 }
 
@@ -364,7 +399,9 @@ impl QueryService for Query {
         let now = self.known.clock.now();
         let question = Question::read(request.into_inner(), now).map_err(|e| refused(&e))?;
         let answer = question.answer(&self.known.store);
-        answer.map(Response::new).map_err(|error| refused(&error))
+        answer
+            .map(Response::new)
+            .map_err(|error| self.refuse(&error))
     }
 
     async fn list_events(
@@ -435,3 +472,6 @@ impl QueryService for Query {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

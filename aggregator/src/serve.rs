@@ -23,12 +23,13 @@ use crate::advise::Advise;
 use crate::config::{Config, ConfigError};
 use crate::credit::Credits;
 use crate::forecast::Forecast;
+use crate::guard::calls::{BEYOND, Calls, HEADERS_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
 use crate::guard::door::Door;
 use crate::guard::memory::Ceiling;
 use crate::guard::rules::Rules;
 use crate::guard::tls::{Current, TlsError};
 use crate::guard::turnstile::Turnstile;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Nursery};
 use crate::known::Known;
 use crate::lessons::Learned;
 use crate::metrics;
@@ -41,16 +42,8 @@ use crate::writer::Writer;
 pub(crate) const UPKEEP: Duration = Duration::from_secs(5);
 /// How long open calls may go on after the aggregator was told to end.
 const DRAIN: Duration = Duration::from_secs(2);
-/// Calls that one connection may have open.
-const STREAMS_MAX: u32 = 64;
-/// Bytes of headers that one call may have.
-const HEADERS_MAX: u32 = 16 << 10;
 /// Time that calls under way have when their connection is too old.
 const AGE_GRACE: Duration = Duration::from_secs(30);
-/// Bytes of one message of an agent, unpacked.
-const FRAME_BYTES_MAX: usize = 4 << 20;
-/// Bytes of one answer; gRPC clients take no more unless told.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Why the aggregator cannot serve, or served no longer.
 #[derive(Debug, thiserror::Error)]
@@ -123,17 +116,7 @@ pub async fn serve(
     let guarded = guarded(config, tls.clone(), &known)?;
     let (writer, thread) = Writer::start(Arc::clone(&store)).map_err(ServeError::Writer)?;
     let witness = Arc::new(Witness::new(known.clone(), assumed));
-    let ingest = Ingest {
-        store: Arc::clone(&store),
-        writer,
-        roster: Arc::clone(&known.roster),
-        witness: Arc::clone(&witness),
-        clock,
-        met: Arc::clone(&known.met),
-        ceiling: Arc::clone(&guarded.ceiling),
-        age_max: config.connection_age_max,
-        credits: Credits::default(),
-    };
+    let ingest = ingest(config, (&known, &witness), writer, &guarded.ceiling);
     let mut beside = beside(config, &known, &witness)?;
     beside.spawn(Arc::clone(&guarded.ceiling).follow());
     if let Some(current) = tls.clone() {
@@ -160,6 +143,7 @@ pub async fn serve(
         assumed,
     };
     let builder = builder(config.connection_age_max)
+        .layer(guarded.calls)
         .layer(guarded.rules)
         .layer(guarded.turnstile);
     let server = services(builder, ingest, (Query { known }, forecast, advise))
@@ -174,6 +158,27 @@ pub async fn serve(
         drop(tokio::task::spawn_blocking(move || thread.join()).await);
     }
     Ok(())
+}
+
+fn ingest(
+    config: &Config,
+    (known, witness): (&Known, &Arc<Witness>),
+    writer: Writer,
+    ceiling: &Arc<Ceiling>,
+) -> Ingest {
+    let (store, met, clock) = (&known.store, &known.met, &known.clock);
+    Ingest {
+        store: Arc::clone(store),
+        writer,
+        roster: Arc::clone(&known.roster),
+        witness: Arc::clone(witness),
+        clock: Arc::clone(clock),
+        met: Arc::clone(met),
+        ceiling: Arc::clone(ceiling),
+        age_max: config.connection_age_max,
+        credits: Credits::default(),
+        nursery: Nursery::new(Arc::clone(store), Arc::clone(met), Arc::clone(clock)),
+    }
 }
 
 /// Starts what goes on beside the server; it ends when it is dropped.
@@ -193,6 +198,7 @@ fn beside(
 /// The parts of the guard.
 struct Guarded {
     door: Door,
+    calls: Calls,
     rules: Rules,
     turnstile: Turnstile,
     ceiling: Arc<Ceiling>,
@@ -209,10 +215,21 @@ fn guarded(
     let turnstile = Turnstile::new(Arc::clone(&ceiling), Arc::clone(&met), Arc::clone(&clock));
     Ok(Guarded {
         door: Door::new(tls, Arc::clone(&met), Arc::clone(&clock)),
+        calls: Calls {
+            met: Arc::clone(&met),
+            clock: Arc::clone(&clock),
+        },
         rules: Rules { met, clock },
         turnstile: turnstile.map_err(ServeError::Threads)?,
         ceiling,
     })
+}
+
+/// HTTP/2's own bound, behind ours.
+fn twice(max: usize) -> u32 {
+    u32::try_from(max)
+        .unwrap_or(u32::MAX)
+        .saturating_mul(BEYOND)
 }
 
 /// Sets what one connection may do, and how long it may live.
@@ -220,14 +237,14 @@ fn builder(age_max: Duration) -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .max_concurrent_streams(Some(STREAMS_MAX))
-        .http2_max_header_list_size(Some(HEADERS_MAX))
+        .max_concurrent_streams(Some(twice(STREAMS_MAX)))
+        .http2_max_header_list_size(Some(twice(HEADERS_MAX)))
         // Streams of samples end by themselves a little before, each at its own time.
         .max_connection_age(age_max.mul_f64(1.1))
         .max_connection_age_grace(AGE_GRACE)
 }
 
-type Guards = Stack<Turnstile, Stack<Rules, Identity>>;
+type Guards = Stack<Turnstile, Stack<Rules, Stack<Calls, Identity>>>;
 
 /// Puts the services behind the table of who may call what, and questions behind the turnstile.
 async fn services(
@@ -242,14 +259,15 @@ async fn services(
             .register_encoded_file_descriptor_set(plimsoll_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let query = QueryServiceServer::new(query).max_encoding_message_size(ANSWER_BYTES_MAX);
-    let advise = PlannerServiceServer::new(advise).max_encoding_message_size(ANSWER_BYTES_MAX);
-    let forecast = EstimateServiceServer::new(forecast).max_encoding_message_size(ANSWER_BYTES_MAX);
+    let query = QueryServiceServer::new(query).max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let advise = PlannerServiceServer::new(advise).max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let forecast =
+        EstimateServiceServer::new(forecast).max_encoding_message_size(MESSAGE_BYTES_MAX);
     Ok(builder
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .add_service(IngestServiceServer::new(ingest).max_decoding_message_size(FRAME_BYTES_MAX))
+        .add_service(IngestServiceServer::new(ingest).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(query)
         .add_service(advise)
         .add_service(forecast))

@@ -90,12 +90,12 @@ fn length(step: &prost_types::Duration) -> Result<Duration, ParseError> {
     Ok(Duration::new(seconds, nanos))
 }
 
-/// Answers for one series.
+/// Answers for one series; says also how much was read for it.
 pub(crate) fn series(
     store: &Store,
     key: &SeriesKey,
     asked: &Steps,
-) -> Result<v1::RangeSeries, Status> {
+) -> Result<(v1::RangeSeries, usize), Status> {
     let answer = store.steps(key, asked).map_err(|error| match error {
         StepsError::SamplesOnly { .. } => {
             status(Code::OutOfRange, "SAMPLES_FORGOTTEN", error.to_string())
@@ -113,14 +113,15 @@ pub(crate) fn series(
         end_time: Some(render::timestamp(used.to)),
         resolution: used.tier.map(|tier| render::duration(tier.length())),
     };
-    Ok(v1::RangeSeries {
+    let series = v1::RangeSeries {
         series: Some(render::series(key)),
         steps: steps.collect(),
         step: Some(render::duration(answer.step)),
         resolutions: answer.used.iter().map(resolution).collect(),
         samples_start_time: store.samples_from().map(render::timestamp),
         ..partial(&answer.holes)
-    })
+    };
+    Ok((series, answer.read))
 }
 
 /// Renders what is damaged, and nothing else.

@@ -7,7 +7,7 @@ use plimsoll_store::{AppendError, Appended, Record, Store};
 use tokio::sync::{mpsc, oneshot};
 
 /// Records that wait for the writer; a stream that finds no place waits, and so does its agent.
-const QUEUE_LENGTH: usize = 64;
+pub const QUEUE_LENGTH: usize = 64;
 /// Records written with one fdatasync at most.
 const COMMIT_RECORDS_MAX: usize = 256;
 
@@ -86,6 +86,11 @@ impl Writer {
         self.queue(None).await
     }
 
+    /// Whether as many records wait as may, so that the next one waits for a place.
+    pub fn is_full(&self) -> bool {
+        self.jobs.capacity() == 0
+    }
+
     async fn queue(&self, record: Option<Record>) -> Result<Written, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.jobs
@@ -102,7 +107,8 @@ fn write_all(store: &Store, mut queue: mpsc::Receiver<Job>) {
     }
 }
 
-/// Writes a record and what waits behind it with one fdatasync.
+/// Writes a record and what waits behind it with one fdatasync. What comes while the disk works goes with the
+/// next one: the slower the disk, the more records share it, and none waits for others that may not come.
 fn commit(store: &Store, first: Job, queue: &mut mpsc::Receiver<Job>) {
     let (mut records, mut replies, mut asked) = (Vec::new(), Vec::new(), Vec::new());
     let mut next = Some(first);

@@ -11,7 +11,7 @@ use plimsoll_model::{DeviceId, DomainId, IdError, NodeId, SessionId, UnixMillis}
 pub use batch::{batch, finished, gap};
 pub use inventory::{device_facts, domain_facts, event, incarnation, migration_ended, node_facts};
 pub use series::SeriesTable;
-pub use sweep::rows;
+pub use sweep::{rows, snapshot};
 
 /// What a message has too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,12 @@ pub enum Excess {
     Text,
     /// Distance of a sample from now.
     Time,
+    /// Samples of an answer.
+    Answer,
+    /// Samples that are read for an answer.
+    Scan,
+    /// Authority: it is said of another node.
+    Authority,
 }
 
 /// Why a message is refused.

@@ -7,6 +7,7 @@
     reason = "a story ends where its parts are not what they must be"
 )]
 
+mod canary;
 mod cost;
 mod curve;
 mod devices;
@@ -20,6 +21,7 @@ mod limits;
 mod moving;
 mod peers;
 mod pitfalls;
+mod promises;
 mod published;
 mod reflection;
 mod refusals;

@@ -11,8 +11,9 @@ use plimsoll_agent::look::Look;
 use plimsoll_agent::sampler::Latest;
 use plimsoll_agent::spool::{Bounds, Run, Spool};
 use plimsoll_agent::uplink::{SharedSpool, Uplink};
+use plimsoll_aggregator::guard::limits::Met;
 use plimsoll_aggregator::guard::memory::Ceiling;
-use plimsoll_aggregator::ingest::Ingest;
+use plimsoll_aggregator::ingest::{Ingest, Nursery};
 use plimsoll_aggregator::known::Known;
 use plimsoll_aggregator::lessons::Learned;
 use plimsoll_aggregator::roster::Roster;
@@ -72,6 +73,8 @@ impl Aggregator {
             met: Arc::default(),
         };
         let assumed = Bandwidth::from_mbit_per_second(1_000);
+        let met = Arc::<Met>::default();
+        let nursery = Nursery::new(Arc::clone(&store), Arc::clone(&met), Arc::clone(&clock));
         wire.connect(Some(Ingest {
             store: Arc::clone(&store),
             writer,
@@ -79,7 +82,8 @@ impl Aggregator {
             witness: Arc::new(Witness::new(known, assumed)),
             clock,
             credits: plimsoll_aggregator::credit::Credits::default(),
-            met: Arc::default(),
+            met,
+            nursery,
             ceiling: Arc::new(Ceiling::new(None)),
             age_max: OLDEST,
         }));

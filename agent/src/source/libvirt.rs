@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 use super::host::node_value;
 use crate::chain::chain;
 use crate::config::{Access, Config, Libvirt};
+use crate::limits::Met;
 use crate::look::Look;
 use patience::Patience;
 
@@ -83,6 +84,8 @@ pub struct Guests {
     pub looks: mpsc::Sender<Look>,
     /// Where is told what libvirt says of itself.
     pub hypervisor: watch::Sender<Hypervisor>,
+    /// Counts the limits that are met.
+    pub met: Met,
 }
 
 /// Returns the socket to use: the configured one, else the first that exists, else the likeliest.

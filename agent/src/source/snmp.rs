@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::config::Snmp;
+use crate::limits::Met;
 use crate::look::Look;
 use device::{Device, Shared};
 use login::Login;
@@ -76,6 +77,8 @@ pub struct Devices {
     pub dial: Arc<dyn Dial>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Counts the limits that are met.
+    pub met: Met,
 }
 
 impl Devices {
@@ -87,6 +90,7 @@ impl Devices {
             targets: snmp.targets.clone(),
             dial: Arc::new(Udp::new(snmp.pace)),
             clock,
+            met: Met::default(),
         }
     }
 
@@ -97,6 +101,7 @@ impl Devices {
             dial: self.dial,
             slots: Arc::new(Semaphore::new(self.pace.outstanding_max)),
             clock: self.clock,
+            met: self.met,
         };
         let targets = self.targets.into_iter();
         targets

@@ -196,3 +196,87 @@ fn without_a_disk_the_newest_samples_are_kept_in_memory() {
     assert_eq!(*seen.last().unwrap(), (80, "batch"));
     assert_eq!(seen.len(), 80);
 }
+
+/// A spool that has no disk and holds so many bytes in memory, if it may; its batches are kept in small segments.
+fn without_disk(bytes: u64) -> Spool {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "no directory").unwrap();
+    let mut spool = Spool::open(&file, u64::MAX, NOW);
+    let overhead = |spool: &mut Spool, filler: usize| {
+        let before = spool.memory_bytes();
+        spool.push(&body(filler, 1));
+        spool.memory_bytes() - before - u64::try_from(filler).unwrap()
+    };
+    let filler = 1 << 20;
+    let mut each = 0;
+    while bytes - spool.memory_bytes() > 3 << 20 {
+        each = overhead(&mut spool, filler);
+    }
+    // Two more of nearly that size, so that what stands beside each takes as many bytes.
+    let left = bytes - spool.memory_bytes() - 2 * each;
+    let first = usize::try_from(left / 2).unwrap();
+    let second = usize::try_from(left).unwrap() - first;
+    assert_eq!(overhead(&mut spool, first), each);
+    spool.push(&body(second, 1));
+    spool
+}
+
+#[test]
+fn memory_holds_so_many_bytes_where_there_is_no_disk() {
+    for bytes in [MEMORY_BYTES_MAX - 1, MEMORY_BYTES_MAX] {
+        let spool = without_disk(bytes);
+        assert_eq!((spool.memory_bytes(), spool.disk_bytes()), (bytes, 0));
+        assert_eq!(spool.met().count(Limit::SpoolMemory), 0);
+    }
+    let spool = without_disk(MEMORY_BYTES_MAX + 1);
+    assert!(
+        spool.memory_bytes() < MEMORY_BYTES_MAX,
+        "the oldest have gone"
+    );
+    assert_eq!(spool.met().count(Limit::SpoolMemory), 1);
+    assert_eq!(spool.met().count(Limit::SpoolDisk), 0);
+}
+
+#[test]
+fn so_many_bytes_of_refused_batches_are_set_aside() {
+    for (beyond, is_kept) in [(-1, true), (0, true), (1, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), 64 << 20, NOW);
+        let filler = 1_000;
+        let sequence = spool.push(&body(filler, 1)).unwrap();
+        let aside = dir.path().join("quarantine");
+        std::fs::create_dir(&aside).unwrap();
+        let held = QUARANTINE_BYTES_MAX - u64::try_from(filler).unwrap();
+        let held = held.checked_add_signed(beyond).unwrap();
+        let before = std::fs::File::create(aside.join("before")).unwrap();
+        before.set_len(held).unwrap();
+        let session = spool.current().unwrap();
+        spool.reject(session, sequence);
+        let batch = aside.join(format!("{session}-{sequence}.batch"));
+        assert_eq!(batch.exists(), is_kept, "{beyond}");
+        assert_eq!(spool.met().count(Limit::Quarantine), u64::from(!is_kept));
+        assert_eq!(drain(&mut spool, session, 0), [(1, "rejected")]);
+    }
+}
+
+#[test]
+fn so_many_earlier_sessions_are_kept_whole_and_of_older_ones_their_gaps() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |at: usize| UnixMillis::from_millis(i64::try_from(at).unwrap());
+    for at in 1..SESSIONS_MAX {
+        Spool::open(dir.path(), 64 << 20, run(at)).push(&body(1, 1));
+    }
+    // One earlier session less than may be, as many, and one more; each spool adds the next.
+    for (at, whole) in [(0, true), (1, true), (2, false)] {
+        let mut spool = Spool::open(dir.path(), 64 << 20, run(SESSIONS_MAX + at));
+        let sessions = spool.sessions();
+        assert_eq!(sessions.len(), SESSIONS_MAX + at, "with its own");
+        let oldest = drain(&mut spool, sessions[0], 0);
+        let wanted = if whole { "batch" } else { "full" };
+        assert_eq!(oldest, [(1, wanted)], "{at}");
+        assert_eq!(drain(&mut spool, sessions[1], 0), [(1, "batch")]);
+        assert_eq!(spool.met().count(Limit::Sessions), u64::from(!whole));
+        spool.push(&body(1, 1));
+    }
+}

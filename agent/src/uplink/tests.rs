@@ -421,3 +421,89 @@ fn one_that_is_not_let_in_comes_again_after_a_minute_and_others_within_the_backo
         "{wait:?}"
     );
 }
+
+#[tokio::test]
+async fn an_aggregator_that_says_when_to_come_again_is_obeyed() {
+    use tonic_types::ErrorDetails;
+    let dir = tempfile::tempdir().unwrap();
+    let mut house = House::build(open(&dir, 1)).await;
+    let asked = Duration::from_millis(900);
+    let talk = house.stream().await;
+    let details = ErrorDetails::with_retry_info(Some(asked));
+    let code = tonic::Code::ResourceExhausted;
+    let later = Status::with_error_details(code, "no room", details);
+    talk.replies.send(Err(later)).await.unwrap();
+    let clock = SystemClock::new();
+    let began = clock.monotonic();
+    let mut talk = house.stream().await;
+    let waited = clock.monotonic().since(began);
+    assert!(waited >= asked - Duration::from_millis(50), "{waited:?}");
+    talk.greet(0, 8).await;
+    assert_eq!(talk.hear_word().await, "batch 1", "nothing was given up");
+}
+
+#[test]
+fn who_says_when_to_come_again_is_believed_up_to_a_bound() {
+    use tonic_types::ErrorDetails;
+    let backoff = Duration::from_secs(4);
+    for (asked, least) in [(20, 20), (599, 599), (600, 600), (601, 600), (86_400, 600)] {
+        let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(asked)));
+        let status = Status::with_error_details(tonic::Code::Unavailable, "later", details);
+        let wait = patience(&StreamError::Ended(Box::new(status)), backoff).as_secs();
+        assert!((least..=least + 4).contains(&wait), "{asked} s: {wait} s");
+    }
+}
+
+#[tokio::test]
+async fn fresh_values_of_this_run_pass_an_earlier_one_that_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let earlier = {
+        let mut spool = open(&dir, 2);
+        spool.sync();
+        spool.current().unwrap()
+    };
+    let mut spool = Spool::open(dir.path(), SPOOL_BYTES, UnixMillis::from_millis(2));
+    let key = plimsoll_model::SeriesKey {
+        subject: plimsoll_model::Subject::Node(NodeId::random()),
+        metric: plimsoll_model::Metric::HostMemFree,
+        part: plimsoll_model::Part::whole(),
+    };
+    let sweep = plimsoll_model::Sweep {
+        subject: key.subject,
+        window: plimsoll_model::Window::between(
+            UnixMillis::from_millis(1),
+            UnixMillis::from_millis(2),
+        ),
+        values: vec![(key.metric, key.part.clone(), 42)],
+    };
+    let look = crate::look::Look {
+        sweeps: vec![sweep],
+        ..crate::look::Look::default()
+    };
+    let bodies = crate::body::bodies(look, UnixMillis::from_millis(3), spool.book());
+    let sweeps = bodies.iter().flat_map(|body| body.sweeps.clone()).collect();
+    for body in &bodies {
+        spool.push(body);
+    }
+    let current = spool.current().unwrap();
+    let mut house = House::build(spool).await;
+    let mut talk = house.stream().await;
+    let hello = talk.greet(0, 1).await;
+    assert_eq!(hello.session_id, earlier.as_bytes());
+    assert_eq!(hello.current_session_id, current.as_bytes());
+    assert_eq!(talk.hear_word().await, "batch 1");
+    house.latest.put(sweeps);
+    house.added.send_modify(|count| *count += 1);
+    let Some(Out::Declarations(told)) = talk.hear().await else {
+        panic!("numbers are told before they are used");
+    };
+    assert_eq!(told.session_id, current.as_bytes());
+    assert_eq!(told.series.len(), 1);
+    let Some(Out::Snapshot(snapshot)) = talk.hear().await else {
+        panic!("fresh values do not wait for the earlier run");
+    };
+    assert_eq!(snapshot.session_id, current.as_bytes());
+    assert_eq!(snapshot.sweeps[0].values, [42]);
+    talk.acknowledge(1).await;
+    assert_eq!(talk.hear_word().await, "batch 2", "the earlier run goes on");
+}

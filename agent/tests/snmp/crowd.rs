@@ -48,6 +48,7 @@ async fn of_a_thousand_devices_with_three_in_ten_dead_the_others_are_polled_on_t
         .map(|(fake, n)| target(&format!("up-{n}"), fake.address));
     let dead = (0..DEAD).map(|n| target(&format!("dead-{n}"), nowhere));
     let devices = Devices {
+        met: plimsoll_agent::limits::Met::default(),
         node: NodeId::random(),
         pace,
         targets: healthy.chain(dead).collect(),

@@ -147,6 +147,7 @@ pub(crate) fn device(fake: &Fake) -> Device {
         dial: Arc::new(Udp::new(pace())),
         slots: Arc::new(Semaphore::new(256)),
         clock: Arc::new(SystemClock::new()),
+        met: plimsoll_agent::limits::Met::default(),
     };
     Device::new(target("fake", fake.address), shared)
 }

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::Connected;
 
 use super::caller::{self, Caller};
+use super::calls::Guest;
 use super::limits::{Limit, Met};
 use super::places::{Places, Seat};
 use super::tls::Current;
@@ -132,7 +133,7 @@ impl Door {
         Ok(Line {
             stream,
             unread: PREFACE,
-            caller,
+            guest: Guest::new(caller),
             _seats: (all, node),
         })
     }
@@ -198,15 +199,15 @@ enum Stream {
 pub struct Line {
     stream: Stream,
     unread: &'static [u8],
-    caller: Caller,
+    guest: Guest,
     _seats: (Seat<()>, Option<Seat<NodeId>>),
 }
 
 impl Connected for Line {
-    type ConnectInfo = Caller;
+    type ConnectInfo = Guest;
 
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
+    fn connect_info(&self) -> Guest {
+        self.guest.clone()
     }
 }
 

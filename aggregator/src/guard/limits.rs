@@ -56,11 +56,31 @@ pub enum Limit {
     Field,
     /// A scrape beyond those that may be under way.
     Scrapes,
+    /// A call beyond those that a connection may have open.
+    Calls,
+    /// A call with too many bytes of headers.
+    Headers,
+    /// A message of too many bytes, heard or to be said.
+    MessageBytes,
+    /// A stream that is not read on while so many of its records wait for the disk.
+    WaitingOfStream,
+    /// A record that waits before it may wait for the disk, since so many do.
+    WaitingOfAll,
+    /// An answer with too many samples.
+    AnswerSamples,
+    /// A question for which too many samples would be read.
+    ScannedSamples,
+    /// A series beyond those that a node may have.
+    SeriesOfNode,
+    /// A series beyond the new ones that a node may bring.
+    NewSeries,
+    /// A word for another node than the one of the certificate.
+    ForeignNode,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 30] = [
         Self::Connections,
         Self::Strangers,
         Self::OfNode,
@@ -81,6 +101,16 @@ impl Limit {
         Self::Text,
         Self::Field,
         Self::Scrapes,
+        Self::Calls,
+        Self::Headers,
+        Self::MessageBytes,
+        Self::WaitingOfStream,
+        Self::WaitingOfAll,
+        Self::AnswerSamples,
+        Self::ScannedSamples,
+        Self::SeriesOfNode,
+        Self::NewSeries,
+        Self::ForeignNode,
     ];
 
     /// The word for it on `/metrics`.
@@ -106,6 +136,16 @@ impl Limit {
             Self::Text => "text",
             Self::Field => "field",
             Self::Scrapes => "scrapes",
+            Self::Calls => "calls",
+            Self::Headers => "headers",
+            Self::MessageBytes => "message_bytes",
+            Self::WaitingOfStream => "waiting_of_stream",
+            Self::WaitingOfAll => "waiting_of_all",
+            Self::AnswerSamples => "answer_samples",
+            Self::ScannedSamples => "scanned_samples",
+            Self::SeriesOfNode => "series_of_node",
+            Self::NewSeries => "new_series",
+            Self::ForeignNode => "foreign_node",
         }
     }
 
@@ -118,6 +158,9 @@ impl Limit {
             Some(Excess::Readings) => Self::Readings,
             Some(Excess::Items) => Self::Items,
             Some(Excess::Text) => Self::Text,
+            Some(Excess::Answer) => Self::AnswerSamples,
+            Some(Excess::Scan) => Self::ScannedSamples,
+            Some(Excess::Authority) => Self::ForeignNode,
             None => Self::Field,
         }
     }

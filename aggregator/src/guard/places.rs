@@ -11,6 +11,15 @@ pub(super) struct Places<K: Hash + Eq + Clone> {
     max: usize,
 }
 
+impl<K: Hash + Eq + Clone> Clone for Places<K> {
+    fn clone(&self) -> Self {
+        Self {
+            taken: Arc::clone(&self.taken),
+            max: self.max,
+        }
+    }
+}
+
 impl<K: Hash + Eq + Clone> Places<K> {
     pub(super) fn new(max: usize) -> Self {
         Self {

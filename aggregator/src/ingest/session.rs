@@ -9,6 +9,9 @@ use plimsoll_proto::{PROTOCOL_VERSION, v1};
 use super::Replies;
 use crate::writer::Written;
 
+/// Records of one stream that wait for the disk; beyond that, its next frame is not read.
+pub(super) const WAITING_MAX: usize = 16;
+
 /// The state of one stream after its Hello.
 pub(super) struct Session {
     pub(super) node: NodeId,
@@ -60,6 +63,11 @@ pub(super) fn open(
 }
 
 impl Session {
+    /// Whether as many records wait for the disk as may.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= WAITING_MAX
+    }
+
     /// Returns the table of the session that is named; what is none of the stream's is refused by it.
     pub(super) fn table(&mut self, session_id: &[u8]) -> &mut SeriesTable {
         match &mut self.live {

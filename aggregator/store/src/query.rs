@@ -62,6 +62,36 @@ impl Store {
         found.into_iter().collect()
     }
 
+    /// Counts the series of a node that told something since then and are in memory: all that an agent
+    /// tells are, and of those before a start the ones that were told again.
+    pub fn told_since(&self, node: NodeId, since: UnixMillis) -> usize {
+        let head = self.read();
+        let of_node = head.subjects.range(Place::of_node(node)..);
+        let lanes = of_node
+            .take_while(|(place, _)| place.node == node)
+            .flat_map(|(_, lanes)| lanes);
+        let recent = lanes.filter(|lane| lane.last.0.end >= since);
+        recent.map(|lane| lane.columns.len()).sum()
+    }
+
+    /// Lists the series of one subject that are kept, and whether each told something since then.
+    pub fn kept_of(&self, subject: Subject, since: UnixMillis) -> BTreeMap<(Metric, Part), bool> {
+        let place = subject.into();
+        let sealed = self.with_index(|index| index.columns(place));
+        let mut kept: BTreeMap<_, _> = sealed
+            .into_iter()
+            .map(|(metric, part, last)| ((metric, part), last >= since))
+            .collect();
+        let head = self.read();
+        for lane in head.subjects.get(&place).into_iter().flatten() {
+            for column in &*lane.columns {
+                let is_recent = kept.entry(column.clone()).or_default();
+                *is_recent |= lane.last.0.end >= since;
+            }
+        }
+        kept
+    }
+
     /// Lists the parts of a metric of one subject, sorted.
     pub fn parts(&self, subject: Subject, metric: Metric) -> Vec<Part> {
         let place = subject.into();

@@ -130,7 +130,10 @@ pub(crate) fn take_gap(sessions: &mut Sessions, gap: &SampleGap) {
     session.last = session.last.max(gap.declared);
 }
 
-/// Forgets the oldest sessions of nodes that have too many.
+/// Forgets the oldest sessions of nodes that have too many. An agent sends its oldest first and each to its end,
+/// so what is forgotten was finished. One that comes back all the same is welcomed as one of which nothing is
+/// durable: what the agent has left is stored, and of two samples in one window the first is told; what it has
+/// no more becomes a gap.
 pub(crate) fn prune(sessions: &mut Sessions) {
     let mut by_node: BTreeMap<NodeId, Vec<(UnixMillis, SessionId)>> = BTreeMap::new();
     for ((node, id), session) in sessions.iter() {

@@ -113,6 +113,10 @@ impl<F: Fn(Metric, &Part) -> bool> Tables<'_, F> {
         Some((set, self.all.get_mut(set.table)?))
     }
 
+    fn reading_count(&self) -> usize {
+        self.all.iter().map(Table::reading_count).sum()
+    }
+
     fn number_of(&mut self, columns: &Columns, picked: &[usize]) -> usize {
         let chosen = picked.iter().filter_map(|place| columns.get(*place));
         let chosen: Vec<_> = chosen.cloned().collect();
@@ -197,8 +201,9 @@ impl Source {
     fn read<F: Fn(Metric, &Part) -> bool>(
         &self,
         wanted: &Wanted<F>,
+        most: usize,
         holes: &mut Vec<Hole>,
-    ) -> Vec<Table> {
+    ) -> Option<Vec<Table>> {
         let mut tables = Tables {
             wanted,
             sets: Vec::new(),
@@ -226,17 +231,23 @@ impl Source {
                     read.map_err(|error| sealed.hole(block, error))
                 });
                 holes.extend(read.err());
+                if tables.reading_count() > most {
+                    return None;
+                }
             }
         }
         let frozen = self.frozen.iter();
         let frozen = frozen.filter_map(|frozen| frozen.subjects.get(&wanted.place));
         for (columns, held) in frozen.flatten().chain(&self.young) {
             tables.take_held(columns, held);
+            if tables.reading_count() > most {
+                return None;
+            }
         }
         let mut tables = tables.all;
         tables.retain(|table| !table.ends.is_empty());
         tables.iter_mut().for_each(Table::settle);
-        tables
+        Some(tables)
     }
 }
 
@@ -258,6 +269,19 @@ impl Store {
         series: impl Fn(Metric, &Part) -> bool,
         span: RangeInclusive<UnixMillis>,
     ) -> Vec<Table> {
+        let all = self.tables_up_to(subject, series, span, usize::MAX);
+        all.unwrap_or_default()
+    }
+
+    /// Returns what [`Store::tables`] does, if it is no more than so many samples; reads no further where
+    /// it is more. Samples that came twice count twice.
+    pub fn tables_up_to(
+        &self,
+        subject: Subject,
+        series: impl Fn(Metric, &Part) -> bool,
+        span: RangeInclusive<UnixMillis>,
+        most: usize,
+    ) -> Option<Vec<Table>> {
         let (wanted, source) = {
             let head = self.read();
             let from = head
@@ -273,7 +297,7 @@ impl Store {
             (wanted, source)
         };
         let mut holes = Vec::new();
-        let tables = source.read(&wanted, &mut holes);
+        let tables = source.read(&wanted, most, &mut holes);
         self.note(holes);
         tables
     }

@@ -40,6 +40,8 @@ pub struct Answer {
     pub used: Vec<Used>,
     /// Damaged places in which more may have been.
     pub holes: Vec<Hole>,
+    /// Samples and steps of rollups that were read for it.
+    pub read: usize,
 }
 
 /// What is true at one moment about one series.
@@ -135,6 +137,7 @@ impl Store {
         let range = self.range_with_holes(view.key, begin.minus(gap), end.plus(gap));
         Ok(Answer {
             steps: asked.of(&range.samples)?,
+            read: range.samples.len(),
             step,
             used: vec![Used {
                 tier: None,
@@ -167,6 +170,7 @@ impl Store {
             } else {
                 answer.holes.extend(holes);
             }
+            answer.read += cells.len();
             cells.sort_by_key(|cell| cell.number);
             let length = tier.unwrap_or(Tier::FiveMinutes);
             for cell in cells {

@@ -92,6 +92,8 @@ pub enum Parted {
     Mount,
     /// Each device the node polls, by name.
     Device,
+    /// Each limit of the agent, by its word.
+    Limit,
 }
 
 /// How much depends on a metric.
@@ -403,6 +405,7 @@ catalogue! {
     HostSnmpUp = 1100, "host.snmp.up", Gauge, Enumeration, Device, P0, "Whether a device answers the node that polls it: 0 no, 1 yes.";
     HostSnmpPollTime = 1101, "host.snmp.poll_time", Gauge, Nanoseconds, Device, P1, "How long the last whole poll of a device took.";
     HostUptime = 1102, "host.uptime", Gauge, Milliseconds, Whole, P1, "Time since a polled device's SNMP agent started (sysUpTime).";
+    HostAgentLimitMet = 1103, "host.agent.limit_met", Counter, Count, Limit, P2, "How often something was refused or dropped at a limit of the node's agent (LIMITS.md).";
 }
 
 impl Metric {

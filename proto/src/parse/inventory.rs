@@ -6,7 +6,7 @@ use plimsoll_model::{
 };
 
 use super::{
-    ParseError, at_most, device_id_opt, domain_id, text, text_opt, timestamp, unsigned,
+    Excess, ParseError, at_most, device_id_opt, domain_id, text, text_opt, timestamp, unsigned,
     unsigned_opt, unsigned32, unsigned32_opt,
 };
 use crate::limits::{
@@ -149,10 +149,7 @@ pub fn domain_facts(node: NodeId, message: v1::DomainFacts) -> Result<Fact, Pars
 
 fn facts_of_domain(node: NodeId, message: v1::DomainFacts) -> Result<Fact, ParseError> {
     if !message.node_id.is_empty() {
-        return Err(ParseError::new(
-            "node_id",
-            "must be empty: an agent speaks for its own node",
-        ));
+        return Err(foreign("must be empty: an agent speaks for its own node"));
     }
     at_most("disks", message.disks.len(), PARTS_MAX)?;
     at_most("network_cards", message.network_cards.len(), PARTS_MAX)?;
@@ -266,6 +263,10 @@ fn hardware(message: v1::HardwareFacts) -> Result<model::HardwareFacts, ParseErr
     })
 }
 
+fn foreign(problem: &str) -> ParseError {
+    ParseError::new("node_id", problem).exceeding(Excess::Authority)
+}
+
 /// Reads facts about a device that a node polls.
 pub fn device_facts(node: NodeId, message: v1::PolledFacts) -> Result<Fact, ParseError> {
     facts_of_device(node, message).map_err(|error| error.within("device_facts"))
@@ -273,10 +274,7 @@ pub fn device_facts(node: NodeId, message: v1::PolledFacts) -> Result<Fact, Pars
 
 fn facts_of_device(node: NodeId, message: v1::PolledFacts) -> Result<Fact, ParseError> {
     if !message.node_id.is_empty() {
-        return Err(ParseError::new(
-            "node_id",
-            "must be empty: the stream names the node",
-        ));
+        return Err(foreign("must be empty: the stream names the node"));
     }
     let device = device_id_opt("device_id", &message.device_id)?;
     let interval = message.interval.map(std::time::Duration::try_from);

@@ -23,6 +23,8 @@ enum Declared {
     Nothing,
     /// A metric of a later release.
     Unknown,
+    /// A series that the judge did not let pass.
+    Refused,
     /// A series.
     Series { subject: u16, name: u16 },
 }
@@ -93,15 +95,29 @@ impl SeriesTable {
     /// Takes declarations. A metric of a later release is remembered as unknown; its values are
     /// dropped by [`rows`], since an older aggregator cannot keep what it has no name for.
     pub fn declare(&mut self, message: v1::SeriesDeclarations) -> Result<(), ParseError> {
+        self.declare_judged(message, &mut |_, _, _| true)
+    }
+
+    /// Takes declarations like [`SeriesTable::declare`]; what the judge refuses is treated like a metric of
+    /// a later release, so that the series beside it go on. It is asked once for each series.
+    pub fn declare_judged(
+        &mut self,
+        message: v1::SeriesDeclarations,
+        judge: &mut dyn FnMut(Subject, Metric, &Part) -> bool,
+    ) -> Result<(), ParseError> {
         self.check_session("declarations.session_id", &message.session_id)?;
         for series in message.series {
-            self.declare_one(series)
+            self.declare_one(series, judge)
                 .map_err(|error| error.within("declarations.series"))?;
         }
         Ok(())
     }
 
-    fn declare_one(&mut self, message: v1::SeriesDeclaration) -> Result<(), ParseError> {
+    fn declare_one(
+        &mut self,
+        message: v1::SeriesDeclaration,
+        judge: &mut dyn FnMut(Subject, Metric, &Part) -> bool,
+    ) -> Result<(), ParseError> {
         let index = unsigned32("index", message.index)?;
         let place = usize::try_from(index).unwrap_or(usize::MAX);
         if place >= limits::SERIES_PER_SESSION_MAX {
@@ -121,16 +137,21 @@ impl SeriesTable {
         let subject = self.subject(&message)?;
         let code = u16::try_from(message.metric_code)
             .map_err(|_| ParseError::new("metric_code", "must lie in 0 to 65535"))?;
+        if self.series.len() <= place {
+            self.series.resize(place + 1, Declared::Nothing);
+        }
+        let before = self.series.get(place).copied();
         let declared = match Metric::from_code(code) {
+            Some(_) if before == Some(Declared::Refused) => Declared::Refused,
+            Some(metric) if before == Some(Declared::Nothing) && !judge(subject, metric, &part) => {
+                Declared::Refused
+            }
             Some(metric) => Declared::Series {
                 subject: self.place_of(subject)?,
                 name: self.name_of((metric, part))?,
             },
             None => Declared::Unknown,
         };
-        if self.series.len() <= place {
-            self.series.resize(place + 1, Declared::Nothing);
-        }
         match self.series.get_mut(place) {
             Some(before) if *before == Declared::Nothing => *before = declared,
             Some(before) if *before == declared => {}
@@ -231,7 +252,7 @@ impl SeriesTable {
                     let problem = format!("{index} is not declared");
                     return Err(ParseError::new("index_deltas", problem));
                 }
-                Some(Declared::Unknown) => {}
+                Some(Declared::Unknown | Declared::Refused) => {}
                 Some(Declared::Series { subject, name }) => {
                     if let Some(of) = self.subjects.get(usize::from(*subject))
                         && let Some((metric, part)) = self.names.get(usize::from(*name))

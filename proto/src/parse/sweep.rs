@@ -47,6 +47,12 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Reads the latest values of the table's session.
+pub fn snapshot(table: &mut SeriesTable, message: &v1::Snapshot) -> Result<Rows, ParseError> {
+    table.check_session("session_id", &message.session_id)?;
+    rows(table, &message.sweeps)
+}
+
 /// Reads sweeps; a sweep that spans several subjects becomes a row for each.
 pub fn rows(table: &mut SeriesTable, messages: &[v1::Sweep]) -> Result<Rows, ParseError> {
     let bytes: Vec<Vec<u8>> = messages.iter().map(v1::Sweep::encode_to_vec).collect();

@@ -2,6 +2,7 @@
 
 mod act;
 mod hear;
+mod lanes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,18 +13,15 @@ use plimsoll_libvirt::{
     StatsGroups, TypedParams, XmlFlags, calls::NodeInfo, job::JobStats,
 };
 use plimsoll_model::{Bandwidth, BootId, ByteSize, DomainId, Incarnation, Metric, Window};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use self::lanes::{HUNG_MAX, Lanes};
 use super::known::Known;
 use super::{Guests, Hypervisor, dirty, process, storage, xml};
+use crate::limits::Limit;
 use crate::look::{Look, Values};
 use crate::source::slow::SlowPaths;
 
-/// Calls for statistics in flight; one place of the connection stays free for jobs and events.
-const STATS_IN_FLIGHT: usize = 3;
-/// Hung calls with which no more statistics are asked for.
-const HUNG_MAX: usize = 2;
 const JOB_EVERY: Duration = Duration::from_secs(1);
 const JOB_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -76,7 +74,7 @@ pub(super) struct Session<'a> {
     calls: JoinSet<Done>,
     listing: Listing,
     slow: SlowPaths,
-    places: Arc<Semaphore>,
+    lanes: Lanes,
     measuring: usize,
     rounds: u32,
     timed_out: u64,
@@ -95,7 +93,7 @@ impl<'a> Session<'a> {
             calls: JoinSet::new(),
             listing: Listing::default(),
             slow: SlowPaths::default(),
-            places: Arc::new(Semaphore::new(STATS_IN_FLIGHT)),
+            lanes: Lanes::new(),
             measuring: 0,
             rounds: 0,
             timed_out: 0,
@@ -220,19 +218,26 @@ impl<'a> Session<'a> {
         self.rounds = self.rounds.wrapping_add(1);
         let now = self.guests.clock.monotonic();
         let abandoned = self.connection.abandoned_calls();
-        let hung = abandoned >= HUNG_MAX;
+        self.lanes.free(abandoned);
+        let hung = abandoned >= HUNG_MAX || self.lanes.are_hung();
         let ids: Vec<DomainId> = self.domains.keys().copied().collect();
         for id in ids {
             let Some(known) = self.domains.get_mut(&id) else {
                 continue;
             };
+            if hung {
+                // Not asked, or waiting for a place that is not to be had.
+                self.guests.met.note(Limit::HungCalls);
+                self.fall_back(id);
+                continue;
+            }
             if known.busy {
                 continue;
             }
             if abandoned == 0 {
                 known.give_second_chance();
             }
-            if hung || known.is_quarantined(now) {
+            if known.is_quarantined(now) {
                 self.fall_back(id);
                 continue;
             }
@@ -348,15 +353,15 @@ impl<'a> Session<'a> {
             groups = groups | StatsGroups::PERF;
         }
         let (connection, deadline) = (self.connection.clone(), self.deadline());
-        let (clock, places) = (Arc::clone(&self.guests.clock), Arc::clone(&self.places));
+        let (clock, lanes) = (Arc::clone(&self.guests.clock), self.lanes.clone());
         self.calls.spawn(async move {
             // The deadline is the call's, not that of the queue before it.
-            let place = places.acquire_owned().await;
+            let place = lanes.take().await;
             let (begin, start) = (clock.now(), clock.monotonic());
             let result = connection
                 .domain_stats(&domain, groups, StatsFlags::NOWAIT, deadline)
                 .await;
-            drop(place);
+            lanes.leave(place, &result);
             let window = Window::between(begin, clock.now());
             Done::Counted(id, window, clock.monotonic().since(start), result)
         });
@@ -372,14 +377,14 @@ impl<'a> Session<'a> {
             incarnation: known.incarnation,
         };
         let (connection, deadline) = (self.connection.clone(), self.deadline());
-        let (places, slow) = (Arc::clone(&self.places), self.slow.clone());
+        let (lanes, slow) = (self.lanes.clone(), self.slow.clone());
         let root = self.guests.root.clone();
         self.calls.spawn(async move {
-            let place = places.acquire_owned().await;
+            let place = lanes.take().await;
             let result = connection
                 .domain_xml(&domain, XmlFlags::NONE, deadline)
                 .await;
-            drop(place);
+            lanes.leave(place, &result);
             let mut result = result.map(|text| xml::domain(&text, about).map(Box::new));
             if let Ok(Some(described)) = &mut result {
                 let xml::Described { files, facts, .. } = &mut **described;
@@ -397,14 +402,14 @@ impl<'a> Session<'a> {
         };
         known.job_busy = true;
         let (connection, domain) = (self.connection.clone(), known.domain.clone());
-        let (clock, places) = (Arc::clone(&self.guests.clock), Arc::clone(&self.places));
+        let (clock, lanes) = (Arc::clone(&self.guests.clock), self.lanes.clone());
         self.calls.spawn(async move {
-            let place = places.acquire_owned().await;
+            let place = lanes.take().await;
             let begin = clock.now();
             let result = connection
                 .job_stats(&domain, JobStatsFlags::NONE, JOB_DEADLINE)
                 .await;
-            drop(place);
+            lanes.leave(place, &result);
             Done::Job(id, Window::between(begin, clock.now()), None, result)
         });
     }

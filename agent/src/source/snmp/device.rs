@@ -18,6 +18,7 @@ use super::reading::{self, Sheet};
 use super::session::{AskError, Dial, Said, Session};
 use super::walk::{Asker, Column};
 use super::{Pace, Target};
+use crate::limits::Met;
 use crate::look::Look;
 
 /// Time between two tellings of facts that have not changed.
@@ -38,6 +39,8 @@ pub struct Shared {
     pub slots: Arc<Semaphore>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Counts the limits that are met.
+    pub met: Met,
 }
 
 /// A device and what is remembered of it.
@@ -161,7 +164,7 @@ impl Device {
             None => self.shared.dial.dial(&self.target).await?,
         };
         let session = self.session.insert(session);
-        let mut asker = Asker::new(session.as_ref(), &self.shared.slots);
+        let mut asker = Asker::new(session.as_ref(), &self.shared.slots, &self.shared.met);
         let told = Told::ask(&mut asker, &self.target.profile, &*self.shared.clock).await?;
         let run = Run::read(self.run, told.ticks, told.asked);
         if self.run.is_some_and(|before| before.since != run.since) {

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::oid::Oid;
 use super::session::{AskError, Binding, Said, Session};
+use crate::limits::{Limit, Met};
 
 /// Names in one question, so that question and answer fit one packet.
 const NAMES_MAX: usize = 20;
@@ -31,15 +32,17 @@ pub struct Asker<'a> {
     session: &'a dyn Session,
     // Questions of all devices that are under way.
     slots: &'a Arc<Semaphore>,
+    met: &'a Met,
     values: usize,
 }
 
 impl<'a> Asker<'a> {
     /// Begins a poll.
-    pub fn new(session: &'a dyn Session, slots: &'a Arc<Semaphore>) -> Self {
+    pub fn new(session: &'a dyn Session, slots: &'a Arc<Semaphore>, met: &'a Met) -> Self {
         Self {
             session,
             slots,
+            met,
             values: 0,
         }
     }
@@ -106,6 +109,7 @@ impl<'a> Asker<'a> {
         } else if answer.len() > BINDINGS_MAX {
             "more than was asked"
         } else if self.values.saturating_add(answer.len()) > POLL_VALUES_MAX {
+            self.met.note(Limit::PollValues);
             "a table without an end"
         } else {
             self.values += answer.len();
@@ -228,7 +232,8 @@ mod tests {
         answers.reverse();
         let script = Script(Mutex::new(answers));
         let slots = Arc::new(Semaphore::new(1));
-        let mut asker = Asker::new(&script, &slots);
+        let met = Met::default();
+        let mut asker = Asker::new(&script, &slots, &met);
         asker.columns(&[oid("1.3.1"), oid("1.3.2")]).await
     }
 
@@ -275,6 +280,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_poll_has_so_many_values() {
+        for (beyond, is_told) in [(-1, true), (0, true), (1, false)] {
+            let count = POLL_VALUES_MAX.checked_add_signed(beyond).unwrap();
+            let names: Vec<Oid> = (0..count).map(|at| oid(&format!("1.3.{at}"))).collect();
+            let answer = |names: &[Oid]| {
+                let said = names.iter().map(|name| (name.clone(), Said::Gauge(1)));
+                said.collect::<Vec<Binding>>()
+            };
+            let mut answers: Vec<_> = names.chunks(NAMES_MAX).map(answer).collect();
+            answers.reverse();
+            let script = Script(Mutex::new(answers));
+            let (slots, met) = (Arc::new(Semaphore::new(1)), Met::default());
+            let told = Asker::new(&script, &slots, &met).values(&names).await;
+            assert_eq!(told.is_ok(), is_told, "{count}");
+            assert_eq!(met.count(Limit::PollValues), u64::from(!is_told));
+        }
+    }
+
+    #[tokio::test]
     async fn an_answer_of_other_names_too_many_or_none_is_no_answer() {
         let asked = [oid("1.3.1.0"), oid("1.3.2.0")];
         let many: Vec<Binding> = (0..65).flat_map(|_| said(&[("1.3.1.0", 1)])).collect();
@@ -288,7 +312,7 @@ mod tests {
         for answer in answers {
             let script = Script(Mutex::new(vec![answer]));
             let slots = Arc::new(Semaphore::new(1));
-            let error = Asker::new(&script, &slots)
+            let error = Asker::new(&script, &slots, &Met::default())
                 .values(&asked)
                 .await
                 .unwrap_err();
@@ -298,7 +322,10 @@ mod tests {
         whole[1].1 = Said::Nothing;
         let script = Script(Mutex::new(vec![whole]));
         let slots = Arc::new(Semaphore::new(1));
-        let values = Asker::new(&script, &slots).values(&asked).await.unwrap();
+        let values = Asker::new(&script, &slots, &Met::default())
+            .values(&asked)
+            .await
+            .unwrap();
         assert_eq!(values, BTreeMap::from([(oid("1.3.1.0"), Said::Gauge(7))]));
     }
 }

@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::config::{self, Overrides};
 use crate::fake_libvirt::{
-    Asked, Daemon, Say, connect, domain, domains, job, numbers, stats, text,
+    Asked, Daemon, Say, connect, domain, domains, job, numbers, stats, stats_of, text,
 };
+use crate::limits::Met;
 
 const XML: &str =
     "<domain type='qemu'><name>web</name><memory>262144</memory><vcpu>1</vcpu></domain>";
@@ -23,6 +24,7 @@ struct House {
     seen: Look,
     root: tempfile::TempDir,
     hypervisor: watch::Receiver<Hypervisor>,
+    met: Met,
 }
 
 async fn house(
@@ -36,6 +38,7 @@ async fn house(
         ..Overrides::default()
     };
     let (config, _) = config::load(None, &overrides).unwrap();
+    let met = Met::default();
     let (looks, inbox) = mpsc::channel(64);
     let (hypervisor, on_hypervisor) = watch::channel(Hypervisor::default());
     let guests = Guests {
@@ -46,6 +49,7 @@ async fn house(
         clock: Arc::new(SystemClock::new()),
         looks,
         hypervisor,
+        met: met.clone(),
     };
     let (connection, daemon) = connect(answer).await;
     tokio::spawn(async move { Session::new(&guests, connection).run().await });
@@ -54,6 +58,7 @@ async fn house(
         seen: Look::default(),
         root,
         hypervisor: on_hypervisor,
+        met,
     };
     (house, daemon)
 }
@@ -305,4 +310,92 @@ async fn what_libvirt_starts_qemu_for_may_take_long_and_holds_up_nothing_else() 
     assert_eq!(daemon.count(Asked::Capabilities), 1);
     let timed_out = values(&house.seen, Metric::HostLibvirtCallsTimedOut);
     assert_eq!(timed_out.last(), Some(&0));
+}
+
+/// A guest of a number.
+fn numbered(number: u8) -> DomainRef {
+    DomainRef {
+        name: format!("guest-{number}"),
+        uuid: [number; 16],
+        id: Some(i32::from(number)),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_calls_hang_at_most_and_with_them_nothing_more_is_asked_of_guests() {
+    const GUESTS: u8 = 6;
+    for stuck in [HUNG_MAX - 1, HUNG_MAX, HUNG_MAX + 1] {
+        let all: Vec<DomainRef> = (1..=GUESTS).map(numbered).collect();
+        let (mut house, daemon) = house(config::Access::ReadOnly, move |asked, payload| {
+            let place = all.iter().position(|guest| {
+                let mut sixteens = payload.windows(16);
+                sixteens.any(|bytes| bytes == guest.uuid)
+            });
+            match (asked, place) {
+                (Asked::Domains, _) => domains(&all),
+                (Asked::Stats | Asked::Jobs, Some(place)) if place < stuck => Say::Nothing,
+                (Asked::Stats, Some(place)) => stats_of(&all[place], &RUNNING),
+                (kind, _) => usual(kind),
+            }
+        })
+        .await;
+        // Long enough for every guest to have been asked, and those that hang to be given up.
+        house.watches(Duration::from_secs(30)).await;
+        let told = || values(&house.seen, Metric::VmState).len();
+        let answered = told();
+        let hung = daemon.count(Asked::Stats) - answered;
+        assert_eq!(hung, stuck.min(HUNG_MAX), "of {stuck} that hang");
+        let are_read = stuck < HUNG_MAX;
+        assert_eq!(house.met.count(Limit::HungCalls) == 0, are_read, "{stuck}");
+        let before = house.seen.sweeps.len();
+        house.watches(Duration::from_secs(10)).await;
+        let later = values(&house.seen, Metric::VmState).len();
+        assert_eq!(later > answered, are_read, "{stuck}: the others");
+        assert!(
+            house.seen.sweeps.len() > before,
+            "{stuck}: the rest goes on"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_hundred_guests_one_that_is_stuck_costs_the_others_one_look_at_most() {
+    use std::io::Write as _;
+    const GUESTS: u8 = 100;
+    let all: Vec<DomainRef> = (1..=GUESTS).map(numbered).collect();
+    let asked: Arc<std::sync::Mutex<HashMap<usize, usize>>> = Arc::default();
+    let counted = Arc::clone(&asked);
+    let (mut house, daemon) = house(config::Access::ReadOnly, move |kind, payload| {
+        let place = all.iter().position(|guest| {
+            let mut sixteens = payload.windows(16);
+            sixteens.any(|bytes| bytes == guest.uuid)
+        });
+        match (kind, place) {
+            (Asked::Domains, _) => domains(&all),
+            (Asked::Stats | Asked::Jobs, Some(0)) => Say::Nothing,
+            (Asked::Stats, Some(place)) => {
+                *counted.lock().unwrap().entry(place).or_default() += 1;
+                stats_of(&all[place], &RUNNING)
+            }
+            (kind, _) => usual(kind),
+        }
+    })
+    .await;
+    // The first look lists them; each of the others reads all.
+    let looks = 60;
+    house.watches(Duration::from_secs(looks)).await;
+    let looks = usize::try_from(looks).unwrap();
+    let answered = asked.lock().unwrap().clone();
+    let least = answered.values().min().copied().unwrap_or(0);
+    let told = values(&house.seen, Metric::VmState).len();
+    let hung = daemon.count(Asked::Stats) - told;
+    let line = format!(
+        "{looks} looks at {GUESTS} guests, one stuck: {} others were read {least} times at least; {hung} call hung",
+        answered.len()
+    );
+    drop(writeln!(std::io::stdout(), "{line}"));
+    assert_eq!(answered.len(), usize::from(GUESTS) - 1, "{line}");
+    // One look goes to the list that makes them known.
+    assert!(least >= looks - 2, "{line}");
+    assert!((1..=HUNG_MAX).contains(&hung), "{line}");
 }
