@@ -4,6 +4,7 @@
     reason = "a test ends where its parts are not what they must be"
 )]
 
+mod forged;
 mod site;
 
 use std::sync::Arc;
