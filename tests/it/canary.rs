@@ -338,7 +338,6 @@ fn no_secret_is_printed_logged_answered_or_kept_anywhere() {
     told.keep(&site.path("data"));
 
     for (place, bytes) in &told.0 {
-        assert!(!bytes.is_empty(), "{place} says nothing");
         let found = site.secrets.found(bytes);
         assert!(found.is_empty(), "{place} holds {found:?}");
     }

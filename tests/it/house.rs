@@ -44,6 +44,11 @@ pub(crate) struct Aggregator {
 }
 
 impl Aggregator {
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.program.0.id()
+    }
+
     /// Ends it and returns its log.
     pub(crate) fn end(self) -> String {
         drop(self.program);

@@ -1,7 +1,7 @@
 //! Stories of the uplink, told to an aggregator that says what a real one says seldom. Its frames are
 //! handed to the story, which answers by hand.
 
-use plimsoll_model::{SystemClock, UnixMillis};
+use plimsoll_model::{Metric, Part, Subject, Sweep, SystemClock, UnixMillis, Window};
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::ingest_request::Frame as Out;
 use plimsoll_proto::v1::ingest_response::Frame as In;
@@ -9,10 +9,12 @@ use plimsoll_proto::v1::ingest_service_server::{IngestService, IngestServiceServ
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::ErrorDetails;
 
 use super::*;
 use crate::body::Body;
+use crate::look::Look;
 use crate::sampler::Latest;
 use crate::spool::SEGMENT_BYTES_MAX;
 
@@ -411,11 +413,11 @@ async fn an_aggregator_that_breaks_the_protocol_is_left_and_nothing_is_deleted()
 fn one_that_is_not_let_in_comes_again_after_a_minute_and_others_within_the_backoff() {
     let ended = |code| StreamError::Ended(Box::new(Status::new(code, "")));
     let backoff = Duration::from_secs(4);
-    for code in [tonic::Code::Unauthenticated, tonic::Code::PermissionDenied] {
+    for code in [Code::Unauthenticated, Code::PermissionDenied] {
         let wait = patience(&ended(code), backoff);
         assert!((60..=64).contains(&wait.as_secs()), "{code}: {wait:?}");
     }
-    let wait = patience(&ended(tonic::Code::Unavailable), backoff);
+    let wait = patience(&ended(Code::Unavailable), backoff);
     assert!(
         wait >= Duration::from_millis(50) && wait <= backoff,
         "{wait:?}"
@@ -424,31 +426,27 @@ fn one_that_is_not_let_in_comes_again_after_a_minute_and_others_within_the_backo
 
 #[tokio::test]
 async fn an_aggregator_that_says_when_to_come_again_is_obeyed() {
-    use tonic_types::ErrorDetails;
     let dir = tempfile::tempdir().unwrap();
     let mut house = House::build(open(&dir, 1)).await;
     let asked = Duration::from_millis(900);
     let talk = house.stream().await;
     let details = ErrorDetails::with_retry_info(Some(asked));
-    let code = tonic::Code::ResourceExhausted;
-    let later = Status::with_error_details(code, "no room", details);
+    let later = Status::with_error_details(Code::ResourceExhausted, "no room", details);
     talk.replies.send(Err(later)).await.unwrap();
     let clock = SystemClock::new();
     let began = clock.monotonic();
     let mut talk = house.stream().await;
-    let waited = clock.monotonic().since(began);
-    assert!(waited >= asked - Duration::from_millis(50), "{waited:?}");
+    assert!(clock.monotonic().since(began) >= asked - QUIET);
     talk.greet(0, 8).await;
     assert_eq!(talk.hear_word().await, "batch 1", "nothing was given up");
 }
 
 #[test]
 fn who_says_when_to_come_again_is_believed_up_to_a_bound() {
-    use tonic_types::ErrorDetails;
     let backoff = Duration::from_secs(4);
     for (asked, least) in [(20, 20), (599, 599), (600, 600), (601, 600), (86_400, 600)] {
         let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(asked)));
-        let status = Status::with_error_details(tonic::Code::Unavailable, "later", details);
+        let status = Status::with_error_details(Code::Unavailable, "later", details);
         let wait = patience(&StreamError::Ended(Box::new(status)), backoff).as_secs();
         assert!((least..=least + 4).contains(&wait), "{asked} s: {wait} s");
     }
@@ -463,24 +461,17 @@ async fn fresh_values_of_this_run_pass_an_earlier_one_that_is_sent() {
         spool.current().unwrap()
     };
     let mut spool = Spool::open(dir.path(), SPOOL_BYTES, UnixMillis::from_millis(2));
-    let key = plimsoll_model::SeriesKey {
-        subject: plimsoll_model::Subject::Node(NodeId::random()),
-        metric: plimsoll_model::Metric::HostMemFree,
-        part: plimsoll_model::Part::whole(),
+    let at = UnixMillis::from_millis(2);
+    let sweep = Sweep {
+        subject: Subject::Node(NodeId::random()),
+        window: Window::between(at, at),
+        values: vec![(Metric::HostMemFree, Part::whole(), 42)],
     };
-    let sweep = plimsoll_model::Sweep {
-        subject: key.subject,
-        window: plimsoll_model::Window::between(
-            UnixMillis::from_millis(1),
-            UnixMillis::from_millis(2),
-        ),
-        values: vec![(key.metric, key.part.clone(), 42)],
-    };
-    let look = crate::look::Look {
+    let look = Look {
         sweeps: vec![sweep],
-        ..crate::look::Look::default()
+        ..Look::default()
     };
-    let bodies = crate::body::bodies(look, UnixMillis::from_millis(3), spool.book());
+    let bodies = crate::body::bodies(look, at, spool.book());
     let sweeps = bodies.iter().flat_map(|body| body.sweeps.clone()).collect();
     for body in &bodies {
         spool.push(body);

@@ -6,6 +6,7 @@
 
 mod forged;
 mod site;
+mod told;
 
 use std::sync::Arc;
 

@@ -1,151 +1,246 @@
-//! The headline list as a table: each row is a run of its own, made now, and says what it saw. A row that
-//! cannot be run says why; none repeats a figure that was seen elsewhere.
+//! The ten promises as a table: each row is runs of its own, made now, and says what they saw. The short form
+//! takes some minutes, `--long` hours; none of the rows repeats a figure that was seen elsewhere.
 
 use std::io::Write as _;
 use std::process::{Command, ExitCode, Stdio};
 
-/// What shows that a claim holds.
-enum Shown {
-    /// A cargo command that ends well, and the words of the line that holds its figure.
-    Run(&'static [&'static str], &'static str),
-    /// Nothing yet.
-    Not(&'static str),
+use clap::Parser;
+
+/// Tries each promise and prints one table of what was seen.
+#[derive(Debug, Parser)]
+#[command(name = "plimsoll-headline")]
+struct Cli {
+    /// Tries them as often as the promises say, which takes hours.
+    #[arg(long)]
+    long: bool,
+    /// Uses what is built for tests, so that nothing else need be built; slower, and so are its figures.
+    #[arg(long)]
+    debug: bool,
+    /// Tries only the promises with these numbers.
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
+    rows: Vec<usize>,
 }
 
-/// One promise, and what shows it.
+/// A run that shows a promise, or a part of it.
+struct Run {
+    /// What is run: words of cargo behind its first one.
+    words: &'static str,
+    /// Numbers for the short and the long form: a variable, or an argument where it begins with `--`.
+    count: Option<(&'static str, &'static str, &'static str)>,
+    /// The words of the line that holds the figure; the last line if empty.
+    figure: &'static str,
+}
+
+/// One promise.
 struct Row {
     claim: &'static str,
-    shown: Shown,
+    runs: &'static [Run],
 }
 
-/// Arguments of cargo that run a campaign of the store's ordeal.
-macro_rules! ordeal {
-    ($($word:literal),+) => {
-        Shown::Run(
-            &[
-                "run", "--release", "-q", "-p", "plimsoll-store", "--example", "ordeal", "--", $($word),+
-            ],
-            "",
-        )
-    };
+const fn ordeal(
+    words: &'static str,
+    count: Option<(&'static str, &'static str, &'static str)>,
+) -> Run {
+    Run {
+        words,
+        count,
+        figure: "",
+    }
 }
 
-/// Arguments of cargo that run tests of a package, and the words of the line that is shown.
-macro_rules! test {
-    ($($word:literal),+; $figure:literal) => {
-        Shown::Run(&["test", "-q", "-p", $($word),+], $figure)
-    };
+const fn test(
+    words: &'static str,
+    count: Option<(&'static str, &'static str, &'static str)>,
+    figure: &'static str,
+) -> Run {
+    Run {
+        words,
+        count,
+        figure,
+    }
 }
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 10] = [
     Row {
-        claim: "acknowledged samples lost by kill -9: 0",
-        shown: ordeal!("kill", "--cycles", "20"),
+        claim: "acknowledged samples lost by kill -9, power cuts, full disks: 0; nothing is acknowledged before it is on disk",
+        runs: &[
+            ordeal("kill", Some(("--cycles", "50", "500"))),
+            ordeal("power", Some(("--cycles", "20", "300"))),
+            ordeal("full", Some(("--cycles", "5", "50"))),
+            ordeal("order", Some(("--slices", "100", "1000"))),
+        ],
     },
     Row {
-        claim: "acknowledged samples lost by power cuts (ext4, xfs): 0",
-        shown: ordeal!("power", "--cycles", "10"),
+        claim: "what was produced is stored once or in a gap, whatever befalls both sides",
+        runs: &[test(
+            "plimsoll-tests --test sim in_every_world",
+            Some(("PLIMSOLL_SEEDS", "200", "10000")),
+            "worlds:",
+        )],
     },
     Row {
-        claim: "nothing is acknowledged before it is on disk",
-        shown: ordeal!("order", "--slices", "100"),
+        claim: "flipped bytes that are found: all; each costs a block at most",
+        runs: &[ordeal("flips", Some(("--stride", "16", "1")))],
     },
     Row {
-        claim: "acknowledged samples lost on a full disk: 0",
-        shown: ordeal!("full", "--cycles", "5"),
+        claim: "one stuck guest of 100: the others miss one look at most, libvirt holds 2 calls at most",
+        runs: &[
+            test(
+                "plimsoll-agent --lib of_a_hundred_guests",
+                None,
+                "looks at 100 guests",
+            ),
+            test(
+                "plimsoll-agent --lib two_calls_hang_at_most",
+                None,
+                "test result: ok. 1 passed",
+            ),
+        ],
     },
     Row {
-        claim: "in 200 simulated worlds, what was produced is stored once or in a gap",
-        shown: test!("plimsoll-tests", "--test", "sim", "in_every_world", "--", "--nocapture"; "worlds:"),
+        claim: "a node's certificate writes nothing of another node; every call meets every role",
+        runs: &[
+            test(
+                "plimsoll-aggregator --test guard taken_over",
+                Some(("PLIMSOLL_FORGERIES", "2000", "10000")),
+                "forgeries",
+            ),
+            test(
+                "plimsoll-aggregator --test guard every_call_meets",
+                None,
+                "test result: ok. 1 passed",
+            ),
+        ],
     },
     Row {
-        claim: "flipped bytes that are found: all",
-        shown: ordeal!("flips", "--stride", "16"),
+        claim: "attack at the door: acks p99 at most twice as slow, memory at most +32 MiB",
+        runs: &[test(
+            "plimsoll-tests --test it who_attacks_the_door",
+            Some(("PLIMSOLL_ATTACK_ACKS", "500", "20000")),
+            "silent connections",
+        )],
     },
     Row {
-        claim: "one stuck guest of 100: others miss one interval at most",
-        shown: Shown::Not("no stage of 100 guests is told yet"),
-    },
-    Row {
-        claim: "every call meets every role; of all certificates only the right one comes in",
-        shown: test!("plimsoll-aggregator", "--test", "guard"; "test result"),
-    },
-    Row {
-        claim: "limits one below, at, and one beyond (wire)",
-        shown: test!("plimsoll-proto", "--test", "limits"; "test result"),
-    },
-    Row {
-        claim: "5000 silent, 300 k resetting and bomb-throwing peers: acks p99 at most twice as slow",
-        shown: Shown::Not("there is no attacker yet"),
-    },
-    Row {
-        claim: "mutated SNMP replies that panic or are taken for others: 0",
-        shown: test!("plimsoll-agent", "--test", "snmp", "mutated", "--", "--nocapture"; "mutated answers"),
-    },
-    Row {
-        claim: "bytes from outside that panic a reader: 0",
-        shown: test!("plimsoll-tests", "--test", "it", "fuzz::"; "test result"),
+        claim: "mutated SNMP replies that panic or are taken for others: 0; bytes from outside that panic a reader: 0",
+        runs: &[
+            test(
+                "plimsoll-agent --test snmp mutated",
+                None,
+                "mutated answers",
+            ),
+            test("plimsoll-tests --test it fuzz::", None, "test result: ok"),
+        ],
     },
     Row {
         claim: "72 h partition in 512 MiB; 1000 agents back within 35 s",
-        shown: Shown::Not("nothing measures it yet"),
+        runs: &[
+            test(
+                "plimsoll-tests --test it a_partition_of_days",
+                Some(("PLIMSOLL_PARTITION_HOURS", "2", "72")),
+                "series each",
+            ),
+            test(
+                "plimsoll-tests --test it a_fleet_comes_back",
+                Some(("PLIMSOLL_HERD", "1000", "1000")),
+                "agents, each refused",
+            ),
+        ],
     },
     Row {
         claim: "exposure of the units at most 1.5; the programs need no more than they allow",
-        shown: test!("plimsoll-tests", "--test", "it", "units::"; "test result"),
+        runs: &[test(
+            "plimsoll-tests --test it units::",
+            None,
+            "test result: ok",
+        )],
     },
     Row {
         claim: "after three silent intervals every answer is called stale",
-        shown: test!("plimsoll-aggregator", "--lib", "after_three_silent"; "test result: ok. 1 passed"),
+        runs: &[test(
+            "plimsoll-aggregator --lib after_three_silent",
+            None,
+            "test result: ok. 1 passed",
+        )],
     },
 ];
 
-/// Runs a row; says whether it holds, and what was seen.
-fn see(words: &[&str], figure: &str) -> (bool, String) {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(words)
-        .env("PLIMSOLL_TESTS_COMPLETE", "1")
-        .stdin(Stdio::null())
-        .output();
-    let output = match output {
-        Ok(output) => output,
-        Err(error) => return (false, error.to_string()),
-    };
-    let out = String::from_utf8_lossy(&output.stdout);
-    let lines = || out.lines().filter(|line| !line.trim().is_empty());
-    let seen = lines().rfind(|line| line.contains(figure));
-    let holds = output.status.success() && seen.is_some();
-    let err = String::from_utf8_lossy(&output.stderr);
-    let told = seen
-        .or(err.lines().next_back())
-        .unwrap_or("it said nothing");
-    (holds, told.trim().replace('|', "/"))
+impl Run {
+    fn command(&self, cli: &Cli) -> Command {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        let is_ordeal = self.figure.is_empty();
+        if is_ordeal {
+            command.args(["run", "-q", "-p", "plimsoll-store", "--example", "ordeal"]);
+        } else {
+            command.args(["test", "-q", "-p"]);
+            command.args(self.words.split(' '));
+        }
+        if !cli.debug && is_ordeal {
+            command.arg("--release");
+        }
+        command.arg("--");
+        if is_ordeal {
+            command.arg(self.words);
+        } else {
+            command.arg("--nocapture");
+        }
+        if let Some((name, short, long)) = self.count {
+            let count = if cli.long { long } else { short };
+            match name.starts_with("--") {
+                true => command.args([name, count]),
+                false => command.env(name, count),
+            };
+        }
+        command
+    }
+
+    /// Runs; says whether it holds, and what was seen.
+    fn see(&self, cli: &Cli) -> (bool, String) {
+        let output = self
+            .command(cli)
+            .env("PLIMSOLL_TESTS_COMPLETE", "1")
+            .stdin(Stdio::null())
+            .output();
+        let output = match output {
+            Ok(output) => output,
+            Err(error) => return (false, error.to_string()),
+        };
+        let out = String::from_utf8_lossy(&output.stdout);
+        let mut lines = out.lines().filter(|line| !line.trim().is_empty());
+        let seen = lines.rfind(|line| line.contains(self.figure));
+        let holds = output.status.success() && seen.is_some();
+        let err = String::from_utf8_lossy(&output.stderr);
+        let told = seen.or(err.lines().next_back());
+        let told = told.unwrap_or("it said nothing").trim();
+        (holds, told.trim_start_matches('.').replace('|', "/"))
+    }
 }
 
 fn main() -> ExitCode {
+    let cli = Cli::parse();
     let mut out = std::io::stdout().lock();
-    let mut failed = false;
+    let mut broken = false;
     drop(writeln!(
         out,
-        "| claim | holds | what this run saw |\n|---|---|---|"
+        "| | claim | holds | what this run saw |\n|--:|---|---|---|"
     ));
-    for Row { claim, shown } in &ROWS {
-        let (holds, seen) = match shown {
-            Shown::Not(why) => ("not run", (*why).to_owned()),
-            Shown::Run(words, figure) => {
-                let (holds, seen) = see(words, figure);
-                failed |= !holds;
-                (if holds { "yes" } else { "**no**" }, seen)
-            }
-        };
+    for (number, Row { claim, runs }) in (1..).zip(&ROWS) {
+        if !cli.rows.is_empty() && !cli.rows.contains(&number) {
+            continue;
+        }
+        let seen: Vec<(bool, String)> = runs.iter().map(|run| run.see(&cli)).collect();
+        let holds = seen.iter().all(|(holds, _)| *holds);
+        broken |= !holds;
+        let told: Vec<&str> = seen.iter().map(|(_, told)| told.as_str()).collect();
+        let word = if holds { "yes" } else { "**no**" };
+        let line = format!("| {number} | {claim} | {word} | {} |", told.join("; "));
         // A reader that has gone wants no more.
-        if writeln!(out, "| {claim} | {holds} | {seen} |").is_err() {
+        if writeln!(out, "{line}").is_err() {
             return ExitCode::FAILURE;
         }
         drop(out.flush());
     }
-    if failed {
+    if broken {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
