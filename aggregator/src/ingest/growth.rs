@@ -34,7 +34,7 @@ struct Growth {
     since: Monotonic,
     /// Those let in that the store does not have yet, as numbers: a stream that breaks off before any of them
     /// is stored, and comes again, brings nothing new.
-    let_in: HashSet<u64>,
+    let_in: HashSet<u32>,
 }
 
 /// The growth of all nodes.
@@ -68,19 +68,25 @@ impl Nursery {
         }
     }
 
+    /// A short number of a series. Where two share one, the second is let in for nothing.
+    fn number(&self, series: (Subject, &(Metric, Part))) -> u32 {
+        let hash = self.numbers.hash_one(series);
+        u32::try_from(hash >> 32).unwrap_or_default()
+    }
+
     fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, Growth>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store has a series that was let in, so nobody needs to remember it.
-    fn is_stored(&self, node: NodeId, series: u64) {
+    fn is_stored(&self, node: NodeId, series: u32) {
         if let Some(growth) = self.nodes().get_mut(&node) {
             growth.let_in.remove(&series);
         }
     }
 
     /// Lets a series in that the node did not tell lately, or says at which limit it is refused.
-    fn admit(&self, node: NodeId, series: u64, is_new: bool) -> Result<(), Limit> {
+    fn admit(&self, node: NodeId, series: u32, is_new: bool) -> Result<(), Limit> {
         let now = self.clock.monotonic();
         let mut nodes = self.nodes();
         if nodes.len() >= NODES_MAX && !nodes.contains_key(&node) {
@@ -143,7 +149,7 @@ impl Judge<'_> {
         }
         let series = (metric, part.clone());
         let kept = self.kept.as_ref().and_then(|(_, kept)| kept.get(&series));
-        let number = self.nursery.numbers.hash_one((subject, &series));
+        let number = self.nursery.number((subject, &series));
         if kept == Some(&true) {
             self.nursery.is_stored(self.node, number);
             return true;
