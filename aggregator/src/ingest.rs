@@ -346,10 +346,13 @@ impl Ingest {
     fn note_rejected(&self, node: NodeId, error: &ParseError) {
         let limit = Limit::of(error);
         if !self.met.note(limit, &*self.clock) {
-        } else if limit == Limit::ForeignNode {
-            tracing::error!(%node, error = %error, "a batch speaks for another node; it is rejected");
-        } else {
-            tracing::warn!(%node, error = %error, "batch rejected");
+            return;
+        }
+        match limit {
+            Limit::ForeignNode => {
+                tracing::error!(%node, error = %error, "a batch speaks for another node; it is rejected");
+            }
+            _ => tracing::warn!(%node, error = %error, "batch rejected"),
         }
     }
 

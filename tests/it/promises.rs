@@ -431,4 +431,8 @@ fn who_attacks_the_door_neither_stops_agents_nor_fills_memory() {
     );
     assert!(grown_kib <= 32 << 10, "{grown_kib} KiB");
     assert!(attacked <= Duration::from_secs(2), "{attacked:?}");
+    // Other tests that run at once would be taken for attackers.
+    if std::env::var_os("PLIMSOLL_HEADLINE").is_some() {
+        assert!(attacked <= at_rest * 2, "{attacked:?} after {at_rest:?}");
+    }
 }

@@ -21,6 +21,9 @@ struct Cli {
     rows: Vec<usize>,
 }
 
+/// The packages whose tests are run: always all, so that they are built once for all rows.
+const PACKAGES: [&str; 3] = ["plimsoll-tests", "plimsoll-agent", "plimsoll-aggregator"];
+
 /// A run that shows a promise, or a part of it.
 struct Run {
     /// What is run: words of cargo behind its first one.
@@ -73,7 +76,7 @@ const ROWS: [Row; 10] = [
     Row {
         claim: "what was produced is stored once or in a gap, whatever befalls both sides",
         runs: &[test(
-            "plimsoll-tests --test sim in_every_world",
+            "--test sim in_every_world",
             Some(("PLIMSOLL_SEEDS", "200", "10000")),
             "worlds:",
         )],
@@ -85,13 +88,9 @@ const ROWS: [Row; 10] = [
     Row {
         claim: "one stuck guest of 100: the others miss one look at most, libvirt holds 2 calls at most",
         runs: &[
+            test("--lib of_a_hundred_guests", None, "looks at 100 guests"),
             test(
-                "plimsoll-agent --lib of_a_hundred_guests",
-                None,
-                "looks at 100 guests",
-            ),
-            test(
-                "plimsoll-agent --lib two_calls_hang_at_most",
+                "--lib two_calls_hang_at_most",
                 None,
                 "test result: ok. 1 passed",
             ),
@@ -101,12 +100,12 @@ const ROWS: [Row; 10] = [
         claim: "a node's certificate writes nothing of another node; every call meets every role",
         runs: &[
             test(
-                "plimsoll-aggregator --test guard taken_over",
+                "--test guard taken_over",
                 Some(("PLIMSOLL_FORGERIES", "2000", "10000")),
                 "forgeries",
             ),
             test(
-                "plimsoll-aggregator --test guard every_call_meets",
+                "--test guard every_call_meets",
                 None,
                 "test result: ok. 1 passed",
             ),
@@ -115,7 +114,7 @@ const ROWS: [Row; 10] = [
     Row {
         claim: "attack at the door: acks p99 at most twice as slow, memory at most +32 MiB",
         runs: &[test(
-            "plimsoll-tests --test it who_attacks_the_door",
+            "--test it who_attacks_the_door",
             Some(("PLIMSOLL_ATTACK_ACKS", "500", "20000")),
             "silent connections",
         )],
@@ -123,24 +122,20 @@ const ROWS: [Row; 10] = [
     Row {
         claim: "mutated SNMP replies that panic or are taken for others: 0; bytes from outside that panic a reader: 0",
         runs: &[
-            test(
-                "plimsoll-agent --test snmp mutated",
-                None,
-                "mutated answers",
-            ),
-            test("plimsoll-tests --test it fuzz::", None, "test result: ok"),
+            test("--test snmp mutated", None, "mutated answers"),
+            test("--test it fuzz::", None, "test result: ok"),
         ],
     },
     Row {
         claim: "72 h partition in 512 MiB; 1000 agents back within 35 s",
         runs: &[
             test(
-                "plimsoll-tests --test it a_partition_of_days",
+                "--test it a_partition_of_days",
                 Some(("PLIMSOLL_PARTITION_HOURS", "2", "72")),
                 "series each",
             ),
             test(
-                "plimsoll-tests --test it a_fleet_comes_back",
+                "--test it a_fleet_comes_back",
                 Some(("PLIMSOLL_HERD", "1000", "1000")),
                 "agents, each refused",
             ),
@@ -148,16 +143,12 @@ const ROWS: [Row; 10] = [
     },
     Row {
         claim: "exposure of the units at most 1.5; the programs need no more than they allow",
-        runs: &[test(
-            "plimsoll-tests --test it units::",
-            None,
-            "test result: ok",
-        )],
+        runs: &[test("--test it units::", None, "test result: ok")],
     },
     Row {
         claim: "after three silent intervals every answer is called stale",
         runs: &[test(
-            "plimsoll-aggregator --lib after_three_silent",
+            "--lib after_three_silent",
             None,
             "test result: ok. 1 passed",
         )],
@@ -172,7 +163,8 @@ impl Run {
         if is_ordeal {
             command.args(["run", "-q", "-p", "plimsoll-store", "--example", "ordeal"]);
         } else {
-            command.args(["test", "-q", "-p"]);
+            command.args(["test", "-q"]);
+            command.args(PACKAGES.iter().flat_map(|name| ["-p", name]));
             command.args(self.words.split(' '));
         }
         if !cli.debug && is_ordeal {
@@ -199,6 +191,7 @@ impl Run {
         let output = self
             .command(cli)
             .env("PLIMSOLL_TESTS_COMPLETE", "1")
+            .env("PLIMSOLL_HEADLINE", "1")
             .stdin(Stdio::null())
             .output();
         let output = match output {
