@@ -141,6 +141,10 @@ impl Ingest {
         tracing::info!(%node, session = %session.session, "stream opened");
         let result = self.attend(&mut session, &hello, &mut place, frames).await;
         self.roster.leave(node, place.epoch);
+        if result.is_ok() {
+            // The agent ended it, or its connection is gone: both are told alike.
+            tracing::info!(%node, "stream ended");
+        }
         result
     }
 

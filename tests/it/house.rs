@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -37,10 +38,19 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    /// Signals it; it is not waited for yet, so its number is nobody else's.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
 /// An aggregator whose log is read.
 pub(crate) struct Aggregator {
-    program: Running,
-    log: JoinHandle<String>,
+    pub(crate) program: Running,
+    log: Arc<Mutex<String>>,
+    reading: JoinHandle<()>,
 }
 
 impl Aggregator {
@@ -52,7 +62,13 @@ impl Aggregator {
     /// Ends it and returns its log.
     pub(crate) fn end(self) -> String {
         drop(self.program);
-        self.log.join().unwrap()
+        self.reading.join().unwrap();
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Returns what it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 }
 
@@ -72,16 +88,22 @@ pub(crate) fn listening(command: &mut Command) -> (Aggregator, String) {
         Some(told.split_whitespace().next()?.to_owned())
     });
     let address = address.unwrap_or_else(|| panic!("it does not listen: {log}"));
+    let log = Arc::new(Mutex::new(log));
+    let into = Arc::clone(&log);
     // Read on, so that the aggregator never waits for a full pipe.
-    let log = std::thread::spawn(move || {
+    let reading = std::thread::spawn(move || {
         for line in lines.map_while(Result::ok) {
+            let mut log = into.lock().unwrap();
             log.push_str(&line);
             log.push('\n');
         }
-        log
     });
-    let program = Running(child);
-    (Aggregator { program, log }, address)
+    let house = Aggregator {
+        program: Running(child),
+        log,
+        reading,
+    };
+    (house, address)
 }
 
 /// Starts an aggregator on a port of the system's choice; returns its URL.

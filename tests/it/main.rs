@@ -13,6 +13,7 @@ mod curve;
 mod devices;
 mod diary;
 mod eyes;
+mod faults;
 mod forecast;
 mod fuzz;
 mod helped;

@@ -22,7 +22,8 @@ const UNITS: [&str; 3] = [
     "plimsoll-dirty-helper",
 ];
 
-fn told(story: &str, programs: &[&str]) -> bool {
+/// Whether a story is told: where nothing may be left out, it must.
+pub(crate) fn told(story: &str, programs: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = |name: &&str| std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
     let Some(missing) = programs.iter().find(|name| !there(name)) else {
