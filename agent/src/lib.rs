@@ -19,6 +19,7 @@ pub mod outside;
 pub mod publish;
 pub mod run;
 pub mod sampler;
+pub mod slewed;
 pub mod source;
 pub mod spool;
 pub mod uplink;

@@ -15,6 +15,7 @@ use crate::limits::Met;
 use crate::look::Look;
 use crate::publish::{self, Board, Publish};
 use crate::sampler::{Latest, Sampler};
+use crate::slewed::SlewedClock;
 use crate::source::host::{self, Host, mounts};
 use crate::source::libvirt::{Guests, Hypervisor};
 use crate::source::path::Paths;
@@ -41,11 +42,17 @@ pub enum RunError {
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),
+    /// A part has ended that never does by itself.
+    #[error("{part} was cut off; a restart goes on from what is in the spool")]
+    CutOff {
+        /// Which.
+        part: &'static str,
+    },
 }
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), RunError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let clock: Arc<dyn Clock> = Arc::new(SlewedClock::new(Arc::new(SystemClock::new())));
     let (node, origin) = identity::find(&config, &*clock).await?;
     tracing::info!(%node, from = origin.name(), aggregator = config.aggregator, version = env!("CARGO_PKG_VERSION"), "agent started");
     let directory = config.state_dir.join("spool");
@@ -73,8 +80,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         added: on_added,
         latest,
     };
-    let sampling = tokio::spawn(sampler.run());
-    let sending = tokio::spawn(uplink.run());
+    let mut sampling = tokio::spawn(sampler.run());
+    let mut sending = tokio::spawn(uplink.run());
     let config = Arc::new(config);
     let (hypervisor, on_hypervisor) = watch::channel(Hypervisor::default());
     let guests = config.libvirt.clone().map(|libvirt| Guests {
@@ -106,7 +113,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         watching.spawn(guests.run());
     }
 
-    wait_for_signal().await.map_err(RunError::Signals)?;
+    let over = until_over(&mut sampling, &mut sending, &mut watching).await;
+    over.inspect_err(|_| spool.lock().sync())?;
     tracing::info!("stopping");
     watching.shutdown().await;
     finish(sampling, &spool).await;
@@ -147,6 +155,39 @@ fn network(config: &Config) -> Network {
 async fn show(publish: Publish, board: Board, state_dir: PathBuf) {
     if let Err(error) = publish::serve(publish, board, &state_dir).await {
         tracing::error!(error = chain(&error), "nothing is served over SNMP");
+    }
+}
+
+/// Waits until it is told to end, or cannot go on.
+async fn until_over(
+    sampling: &mut JoinHandle<()>,
+    sending: &mut JoinHandle<()>,
+    watching: &mut JoinSet<()>,
+) -> Result<(), RunError> {
+    tokio::select! {
+        told = wait_for_signal() => told.map_err(RunError::Signals),
+        // Half alive it would look well and send nothing.
+        part = cut_off(sampling, sending, watching) => Err(RunError::CutOff { part }),
+    }
+}
+
+/// Waits until a part has ended that never does by itself; says which. Sources that have nothing to do end
+/// in peace.
+async fn cut_off(
+    sampling: &mut JoinHandle<()>,
+    sending: &mut JoinHandle<()>,
+    watching: &mut JoinSet<()>,
+) -> &'static str {
+    loop {
+        tokio::select! {
+            _ = &mut *sampling => return "the sampler",
+            _ = &mut *sending => return "the uplink",
+            Some(ended) = watching.join_next() => {
+                if ended.is_err() {
+                    return "a source";
+                }
+            }
+        }
     }
 }
 
@@ -212,7 +253,10 @@ impl HostWatch {
                 (host, sweeps, facts)
             });
             let Ok((back, mut sweeps, facts)) = read.await else {
-                return;
+                // The next look begins afresh, as after a start.
+                tracing::error!("a look at the host was cut off");
+                host = Host::new(Path::new("/"), self.node, Arc::clone(&self.clock));
+                continue;
             };
             host = back;
             if let Some(facts) = facts {
@@ -244,5 +288,31 @@ impl HostWatch {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_panics_ends_the_agent_and_one_that_has_nothing_to_do_does_not() {
+        let mut idle = [0; 2].map(|_| tokio::spawn(std::future::pending::<()>()));
+        let mut broken = [0; 2].map(|_| tokio::spawn(async { panic!("a bug") }));
+        let [sampling, sending] = &mut idle;
+        let [first, second] = &mut broken;
+        let mut watching = JoinSet::new();
+        watching.spawn(async {});
+        watching.spawn(std::future::pending());
+        let part = cut_off(sampling, sending, &mut watching);
+        let waits = tokio::time::timeout(Duration::from_millis(50), part).await;
+        assert!(waits.is_err());
+        let part = cut_off(first, sending, &mut watching).await;
+        assert_eq!(part, "the sampler");
+        let part = cut_off(sampling, second, &mut watching).await;
+        assert_eq!(part, "the uplink");
+        watching.spawn(async { panic!("a bug") });
+        let part = cut_off(sampling, sending, &mut watching).await;
+        assert_eq!(part, "a source");
     }
 }

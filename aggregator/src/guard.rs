@@ -15,6 +15,7 @@ mod places;
 pub mod rules;
 pub mod tls;
 pub mod turnstile;
+mod unread;
 pub(crate) mod view;
 
 pub use caller::{Caller, Role};

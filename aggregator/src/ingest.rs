@@ -16,7 +16,7 @@ use plimsoll_proto::render;
 use plimsoll_proto::v1::ingest_service_server::IngestService;
 use plimsoll_proto::v1::{self, ingest_request::Frame, ingest_response::Frame as Reply};
 use plimsoll_store::{Appended, Record, Store};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -39,10 +39,24 @@ const INFLIGHT_BATCHES_MAX: i32 = 32;
 const BACKLOG_RATE_MAX: i32 = 20;
 /// How long a newer stream waits for the older one to end.
 const OLDER_MAX: Duration = Duration::from_secs(2);
+/// How long a stream may take to say its Hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// Streams that have not said it yet, of all connections; one beyond is refused.
+const GREETINGS_MAX: usize = 256;
 /// Finished sessions that one Hello may name.
 const FINISHED_MAX: usize = 8;
 /// Said to an agent whose stream is as old as it may become.
 const AGED: &str = "AGED: the connection is as old as it may become; connect again";
+
+/// The places of streams that have not said their Hello yet.
+#[derive(Debug, Clone)]
+pub struct Greetings(Arc<Semaphore>);
+
+impl Default for Greetings {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(GREETINGS_MAX)))
+    }
+}
 
 /// What streams share.
 #[derive(Debug, Clone)]
@@ -67,6 +81,8 @@ pub struct Ingest {
     pub credits: Credits,
     /// What nodes may grow to.
     pub nursery: Nursery,
+    /// Who has not said yet who it is.
+    pub greetings: Greetings,
 }
 
 type Replies = mpsc::Sender<Result<v1::IngestResponse, Status>>;
@@ -98,11 +114,19 @@ impl IngestService for Ingest {
     ) -> Result<Response<Self::IngestStream>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
         let caller = caller.ok_or_else(|| Status::unauthenticated("nobody is known here"))?;
+        let place = Arc::clone(&self.greetings.0).try_acquire_owned();
+        let place = place.map_err(|_| later("too many streams have said nothing yet"))?;
         let mut frames = request.into_inner();
         let (replies, answers) = mpsc::channel(REPLIES_MAX);
         let ingest = self.clone();
         tokio::spawn(async move {
-            if let Err(status) = ingest.serve(&caller, &mut frames, &replies).await {
+            let hello = tokio::time::timeout(HELLO_WITHIN, frames.message()).await;
+            drop(place);
+            let served = match hello {
+                Ok(first) => ingest.serve(&caller, first, (&mut frames, &replies)).await,
+                Err(_) => Err(Status::deadline_exceeded("no Hello came in time")),
+            };
+            if let Err(status) = served {
                 tracing::info!(code = ?status.code(), message = status.message(), "stream ended");
                 drop(replies.send(Err(status)).await);
             }
@@ -115,10 +139,10 @@ impl Ingest {
     async fn serve(
         &self,
         caller: &Caller,
-        frames: &mut Streaming<v1::IngestRequest>,
-        replies: &Replies,
+        first: Result<Option<v1::IngestRequest>, Status>,
+        (frames, replies): (&mut Streaming<v1::IngestRequest>, &Replies),
     ) -> Result<(), Status> {
-        let hello = match frames.message().await?.and_then(|request| request.frame) {
+        let hello = match first?.and_then(|request| request.frame) {
             Some(Frame::Hello(hello)) => hello,
             Some(_) => {
                 return Err(refused(&ParseError::new(

@@ -25,11 +25,11 @@ use crate::credit::Credits;
 use crate::forecast::Forecast;
 use crate::guard::calls::{BEYOND, Calls, HEADERS_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
 use crate::guard::door::Door;
-use crate::guard::memory::Ceiling;
+use crate::guard::memory::{Ceiling, Scarcity};
 use crate::guard::rules::Rules;
 use crate::guard::tls::{Current, TlsError};
 use crate::guard::turnstile::Turnstile;
-use crate::ingest::{Ingest, Nursery};
+use crate::ingest::{Greetings, Ingest, Nursery};
 use crate::known::Known;
 use crate::lessons::Learned;
 use crate::metrics;
@@ -44,6 +44,9 @@ pub(crate) const UPKEEP: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(2);
 /// Time that calls under way have when their connection is too old.
 const AGE_GRACE: Duration = Duration::from_secs(30);
+/// Bytes that one connection, or one call, may send before they are taken; a caller who is not heard out
+/// costs no more.
+const WINDOW_BYTES: u32 = 256 << 10;
 
 /// Why the aggregator cannot serve, or served no longer.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,11 @@ pub enum ServeError {
     /// The thread that writes cannot be started.
     #[error("cannot start the writer")]
     Writer(#[source] std::io::Error),
+    /// Nothing can be written any more.
+    #[error(
+        "the writer has ended; what was acknowledged is kept, and a restart goes on from there"
+    )]
+    WriterGone,
     /// The threads that answer questions cannot be started.
     #[error("cannot start the threads for questions")]
     Threads(#[source] std::io::Error),
@@ -115,21 +123,15 @@ pub async fn serve(
     };
     let guarded = guarded(config, tls.clone(), &known)?;
     let (writer, thread) = Writer::start(Arc::clone(&store)).map_err(ServeError::Writer)?;
+    let gone = writer.clone().gone();
     let witness = Arc::new(Witness::new(known.clone(), assumed));
     let ingest = ingest(config, (&known, &witness), writer, &guarded.ceiling);
-    let mut beside = beside(config, &known, &witness)?;
+    let mut beside = beside(config, &known, (&witness, &guarded.ceiling))?;
     beside.spawn(Arc::clone(&guarded.ceiling).follow());
     if let Some(current) = tls.clone() {
         beside.spawn(current.follow());
     }
-    let (listener, address) = bind(config.listen).await?;
-    tracing::info!(
-        listen = %address,
-        data_dir = %config.data_dir.display(),
-        tls = tls.is_some(),
-        "serving"
-    );
-    let lines = guarded.door.open(listener);
+    let lines = guarded.door.open(bind(config).await?);
     let (told, mut stopping) = tokio::sync::watch::channel(false);
     let drained = told.subscribe();
     tokio::spawn(async move {
@@ -151,7 +153,11 @@ pub async fn serve(
         .serve_with_incoming_shutdown(ReceiverStream::new(lines), async move {
             stopping.wait_for(|told| *told).await.ok();
         });
-    let whole = until_drained(server, drained).await?;
+    let whole = tokio::select! {
+        whole = until_drained(server, drained) => whole?,
+        // Half alive it would refuse every sample for ever.
+        () = gone => return Err(ServeError::WriterGone),
+    };
     drop(beside);
     if whole {
         // A writer that ended badly has poisoned the store and said so; what was acknowledged is kept.
@@ -178,6 +184,7 @@ fn ingest(
         age_max: config.connection_age_max,
         credits: Credits::default(),
         nursery: Nursery::new(Arc::clone(store), Arc::clone(met), Arc::clone(clock)),
+        greetings: Greetings::default(),
     }
 }
 
@@ -185,11 +192,12 @@ fn ingest(
 fn beside(
     config: &Config,
     known: &Known,
-    witness: &Arc<Witness>,
+    (witness, ceiling): (&Arc<Witness>, &Arc<Ceiling>),
 ) -> Result<JoinSet<()>, ServeError> {
     let mut beside = JoinSet::new();
     let (store, clock) = (Arc::clone(&known.store), Arc::clone(&known.clock));
-    beside.spawn(keep(store, Arc::clone(witness), clock));
+    let upkeep = keep(store, (Arc::clone(witness), Arc::clone(ceiling)), clock);
+    beside.spawn(upkeep);
     scrapes(config, known.clone(), &mut beside)?;
     warn(config, known, &mut beside)?;
     Ok(beside)
@@ -238,6 +246,8 @@ fn builder(age_max: Duration) -> Server {
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .max_concurrent_streams(Some(twice(STREAMS_MAX)))
+        .initial_connection_window_size(Some(WINDOW_BYTES))
+        .initial_stream_window_size(Some(WINDOW_BYTES))
         .http2_max_header_list_size(Some(twice(HEADERS_MAX)))
         // Streams of samples end by themselves a little before, each at its own time.
         .max_connection_age(age_max.mul_f64(1.1))
@@ -273,12 +283,18 @@ async fn services(
         .add_service(forecast))
 }
 
-/// Binds the address; returns also which one it became where the port was the system's choice.
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+/// Binds the address, and says which one it became where the port was the system's choice.
+async fn bind(config: &Config) -> Result<TcpListener, ServeError> {
+    let address = config.listen;
     let failed = |source| ServeError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    tracing::info!(
+        listen = %listener.local_addr().map_err(failed)?,
+        data_dir = %config.data_dir.display(),
+        tls = config.tls.is_some(),
+        "serving"
+    );
+    Ok(listener)
 }
 
 /// Serves `/metrics` where the configuration asks for it.
@@ -340,7 +356,11 @@ fn open(config: &Config) -> Result<Arc<Store>, ServeError> {
     Ok(Arc::new(store))
 }
 
-async fn keep(store: Arc<Store>, witness: Arc<Witness>, clock: Arc<dyn Clock>) {
+async fn keep(
+    store: Arc<Store>,
+    (witness, ceiling): (Arc<Witness>, Arc<Ceiling>),
+    clock: Arc<dyn Clock>,
+) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut was_read_only = false;
@@ -356,9 +376,14 @@ async fn keep(store: Arc<Store>, witness: Arc<Witness>, clock: Arc<dyn Clock>) {
             tracing::warn!("{told}");
         }
         let (store, witness, now) = (Arc::clone(&store), Arc::clone(&witness), clock.now());
+        let is_scarce = ceiling.scarcity() >= Scarcity::Questions;
         let work = move || {
             let done = store.maintain(now);
             witness.close_lost();
+            // Nothing else frees memory before its time, and until then samples would be refused.
+            if is_scarce {
+                store.seal()?;
+            }
             done
         };
         match tokio::task::spawn_blocking(work).await {

@@ -91,6 +91,11 @@ impl Writer {
         self.jobs.capacity() == 0
     }
 
+    /// Waits until the writer has gone, which it does by itself only if its thread panicked.
+    pub async fn gone(self) {
+        self.jobs.closed().await;
+    }
+
     async fn queue(&self, record: Option<Record>) -> Result<Written, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.jobs

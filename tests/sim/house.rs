@@ -82,6 +82,7 @@ impl Aggregator {
             witness: Arc::new(Witness::new(known, assumed)),
             clock,
             credits: plimsoll_aggregator::credit::Credits::default(),
+            greetings: plimsoll_aggregator::ingest::Greetings::default(),
             met,
             nursery,
             ceiling: Arc::new(Ceiling::new(None)),

@@ -21,6 +21,7 @@ use super::caller::Caller;
 use super::limits::{Limit, Met};
 use super::memory::{Ceiling, Scarcity};
 use super::places::{Places, Seat};
+use super::unread::Unread;
 use crate::page::status;
 
 /// Questions under way at once, for each processor.
@@ -31,6 +32,8 @@ const PLACE_WITHIN: Duration = Duration::from_secs(1);
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Questions of one caller that wait or are under way.
 pub const OF_CALLER_MAX: usize = 32;
+/// Answers that are given and not read yet; a question beyond is refused.
+pub const UNREAD_MAX: usize = 64;
 /// The services whose calls are questions, and how each is worked on.
 const QUESTIONS: [(&str, Work); 3] = [
     ("/plimsoll.v1.QueryService/", Work::Short),
@@ -67,6 +70,7 @@ pub fn service_threads() -> usize {
 #[derive(Debug)]
 struct Gate {
     places: Arc<Semaphore>,
+    unread: Arc<Semaphore>,
     callers: Places<String>,
     ceiling: Arc<Ceiling>,
     met: Arc<Met>,
@@ -106,6 +110,7 @@ impl Turnstile {
             .build()?;
         Ok(Self(Arc::new(Gate {
             places: Arc::new(Semaphore::new(places)),
+            unread: Arc::new(Semaphore::new(UNREAD_MAX)),
             callers: Places::new(OF_CALLER_MAX),
             ceiling,
             met,
@@ -115,12 +120,16 @@ impl Turnstile {
     }
 }
 
+/// What a question holds until its answer is read.
+#[derive(Debug)]
+struct Held {
+    _seat: Option<Seat<String>>,
+    _unread: OwnedSemaphorePermit,
+}
+
 impl Gate {
     /// Waits for a place; says why there is none.
-    async fn admit(
-        &self,
-        caller: Option<String>,
-    ) -> Result<(OwnedSemaphorePermit, Option<Seat<String>>), Status> {
+    async fn admit(&self, caller: Option<String>) -> Result<(OwnedSemaphorePermit, Held), Status> {
         if self.ceiling.scarcity() >= Scarcity::Questions {
             return Err(self.busy(Limit::QuestionMemory, "memory is scarce"));
         }
@@ -132,9 +141,16 @@ impl Gate {
                 Some(seat.ok_or_else(full)?)
             }
         };
-        let place = Arc::clone(&self.places).acquire_owned();
-        match tokio::time::timeout(PLACE_WITHIN, place).await {
-            Ok(Ok(place)) => Ok((place, seat)),
+        let (places, unread) = (Arc::clone(&self.places), Arc::clone(&self.unread));
+        let both = async { tokio::try_join!(unread.acquire_owned(), places.acquire_owned()) };
+        match tokio::time::timeout(PLACE_WITHIN, both).await {
+            Ok(Ok((unread, place))) => {
+                let held = Held {
+                    _seat: seat,
+                    _unread: unread,
+                };
+                Ok((place, held))
+            }
             Ok(Err(_)) | Err(_) => {
                 Err(self.busy(Limit::Questions, "too many questions are under way"))
             }
@@ -154,15 +170,15 @@ impl Gate {
         self: Arc<Self>,
         (caller, work): (Option<String>, Work),
         question: F,
-    ) -> Answer<F::Output>
+    ) -> Result<(F::Output, Held), Status>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let held = self.admit(caller).await?;
+        let (place, held) = self.admit(caller).await?;
         let answer = async move {
             let answer = question.await;
-            drop(held);
+            drop(place);
             answer
         };
         let answered = match work {
@@ -170,7 +186,7 @@ impl Gate {
             Work::Long => tokio::time::timeout(ANSWER_WITHIN, self.apart(answer)).await,
         };
         match answered {
-            Ok(Some(answer)) => Ok(answer),
+            Ok(Some(answer)) => Ok((answer, held)),
             Ok(None) => Err(Status::internal("the question was cut off")),
             Err(_) => {
                 if self.met.note(Limit::QuestionTime, &*self.clock) {
@@ -194,8 +210,6 @@ impl Gate {
         running.join_next().await?.ok()
     }
 }
-
-type Answer<T> = Result<T, Status>;
 
 impl<S> Layer<S> for Turnstile {
     type Service = Turned<S>;
@@ -243,7 +257,9 @@ where
         let question = self.inner.call(request);
         Box::pin(async move {
             match gate.ask((caller, *work), question).await {
-                Ok(answer) => answer,
+                Ok((answer, held)) => {
+                    Ok(answer?.map(|body| Body::new(Unread::new(body, held, ANSWER_WITHIN))))
+                }
                 Err(status) => Ok(status.into_http()),
             }
         })
@@ -293,6 +309,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn beyond_so_many_answers_that_nobody_reads_questions_are_refused() {
+        let (turnstile, met) = turnstile(u64::MAX);
+        let gate = turnstile.0;
+        let ask = || Arc::clone(&gate).ask(None, std::future::ready(7));
+        let mut unread = Vec::new();
+        for _ in 0..UNREAD_MAX {
+            unread.push(ask().await.unwrap());
+        }
+        assert_eq!(met.count(Limit::Questions), 0);
+        assert_eq!(ask().await.unwrap_err().code(), Code::ResourceExhausted);
+        assert_eq!(met.count(Limit::Questions), 1);
+        unread.pop();
+        assert!(ask().await.is_ok(), "one was read");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_caller_cannot_have_all_places() {
         let (turnstile, met) = turnstile(u64::MAX);
         let gate = turnstile.0;
@@ -333,7 +365,7 @@ mod tests {
             let question = async { std::thread::current().id() };
             let gate = Arc::clone(&turnstile.0);
             let there = gate.ask((Some("a".to_owned()), work), question).await;
-            assert_eq!(there.unwrap() == here, work == Work::Short);
+            assert_eq!(there.unwrap().0 == here, work == Work::Short);
         }
         assert!(Limit::ALL.iter().all(|limit| met.count(*limit) == 0));
     }

@@ -114,7 +114,7 @@ impl Site {
     }
 }
 
-fn setting(name: &str, default: u64) -> u64 {
+pub(super) fn setting(name: &str, default: u64) -> u64 {
     let told = std::env::var(name).ok();
     told.map_or(default, |told| told.parse().unwrap())
 }
@@ -146,8 +146,14 @@ fn of_all_faults_at_once_nothing_acknowledged_is_lost_and_nothing_is_there_twice
     drop(site.house.take());
     let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
     let count = books::settle(&dir.path().join("data"), &dirs);
-    println!("{harms} faults, memory {} KiB, all back after {back:?}: {count:?}", memory >> 10);
+    println!(
+        "{harms} faults, memory {} KiB, all back after {back:?}: {count:?}",
+        memory >> 10
+    );
     assert!(memory < MEMORY_MAX, "{memory}");
     assert_eq!(count.in_flight, 0, "{count:?}");
-    assert_eq!(count.gap, 0, "nobody lost power, and no spool was full: {count:?}");
+    assert_eq!(
+        count.gap, 0,
+        "nobody lost power, and no spool was full: {count:?}"
+    );
 }

@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 struct State {
-    upstream: Mutex<String>,
+    upstream: String,
     /// Nothing comes through, and nobody is told.
     is_silent: AtomicBool,
     /// What the aggregator says from now on is lost, on the connections that are open.
@@ -45,7 +45,7 @@ impl Line {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let state = Arc::new(State {
-            upstream: Mutex::new(upstream.to_owned()),
+            upstream: upstream.to_owned(),
             is_silent: AtomicBool::new(false),
             swallows: AtomicBool::new(false),
             delay_ms: AtomicU64::new(0),
@@ -60,9 +60,8 @@ impl Line {
                 if shared.is_over.load(Ordering::Relaxed) {
                     return;
                 }
-                let upstream = shared.upstream.lock().unwrap().clone();
                 // Where nobody listens behind it, the connection closes.
-                if let Ok(aggregator) = TcpStream::connect(upstream) {
+                if let Ok(aggregator) = TcpStream::connect(&shared.upstream) {
                     shared.join(&agent, &aggregator);
                 }
             }
@@ -72,11 +71,6 @@ impl Line {
 
     pub(super) fn url(&self) -> String {
         format!("http://{}", self.address)
-    }
-
-    /// Leads elsewhere from the next connection on.
-    pub(super) fn lead_to(&self, upstream: &str) {
-        upstream.clone_into(&mut self.state.upstream.lock().unwrap());
     }
 
     pub(super) fn silence(&self, is_silent: bool) {

@@ -6,8 +6,14 @@
 
 mod books;
 mod chaos;
+mod crowd;
+mod disk;
+mod foes;
+mod keys;
+mod libvirtd;
 mod line;
 mod network;
+mod standstill;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -64,13 +70,22 @@ impl Way {
         listening(command.args(["run", "--config"]).arg(config))
     }
 
-    /// Starts an agent of a node that looks once a second, at its host only.
+    /// Starts an agent of a node that looks once a second, at its host only unless told of libvirt.
     fn agent(&self, url: &str, dir: &Path, more: &str) -> Agent {
-        std::fs::create_dir_all(dir).unwrap();
         let node = Uuid::new_v5(&Uuid::NAMESPACE_OID, dir.as_os_str().as_encoded_bytes());
+        self.agent_of(&node.to_string(), url, dir, more)
+    }
+
+    /// The same, of a node that has a name already.
+    fn agent_of(&self, node: &str, url: &str, dir: &Path, more: &str) -> Agent {
+        std::fs::create_dir_all(dir).unwrap();
         let config = dir.join("agent.toml");
+        let blind = match more.contains("[libvirt]") {
+            true => "",
+            false => "[libvirt]\nenabled = false\n",
+        };
         let text = format!(
-            "interval = \"1s\"\naggregator = {url:?}\nstate_dir = {:?}\n{more}\n[libvirt]\nenabled = false\n\
+            "interval = \"1s\"\naggregator = {url:?}\nstate_dir = {:?}\n{more}\n{blind}\
              [node]\nid = \"{node}\"\n",
             dir.join("state")
         );

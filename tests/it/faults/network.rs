@@ -1,12 +1,18 @@
 //! Networks that drop, lose, delay, and are narrow.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use plimsoll_agent::body::Body;
+use plimsoll_agent::spool::Spool;
+use plimsoll_model::{Clock as _, SystemClock};
+use plimsoll_proto::v1;
 use plimsoll_tests::stage::{Deadline, run, wait_until};
+use prost::Message as _;
 
 use super::line::Line;
-use super::{Agent, LIMIT, Way, books, free_address, hears_anew, last};
+use super::{Agent, LIMIT, Way, books, hears_anew, last};
 use crate::house::{Aggregator, Running};
 use crate::units::told;
 
@@ -43,8 +49,16 @@ impl Wire {
             .unwrap();
         }
         let mut wire = Command::new("ip");
-        wire.args(["link", "add", "wire", "netns", &of_aggregator, "type", "veth"])
-            .args(["peer", "name", "wire", "netns", &of_agent]);
+        wire.args([
+            "link",
+            "add",
+            "wire",
+            "netns",
+            &of_aggregator,
+            "type",
+            "veth",
+        ])
+        .args(["peer", "name", "wire", "netns", &of_agent]);
         run(&mut wire, LIMIT).unwrap();
         for (host, address) in [(0, AGGREGATOR), (1, AGENT)] {
             this.on(host, &["ip", "link", "set", "lo", "up"]);
@@ -70,7 +84,14 @@ impl Wire {
     /// Lets packets vanish in both directions: a part of them, or all.
     fn drop_packets(&self, order: &str, part: Option<&str>) {
         for host in [0, 1] {
-            let mut words = vec!["iptables", "--wait", order, "INPUT", "--in-interface", "wire"];
+            let mut words = vec![
+                "iptables",
+                "--wait",
+                order,
+                "INPUT",
+                "--in-interface",
+                "wire",
+            ];
             if let Some(part) = part {
                 let random = ["-m", "statistic", "--mode", "random", "--probability", part];
                 words.extend(random);
@@ -80,7 +101,7 @@ impl Wire {
         }
     }
 
-    fn raise(&self, dir: &std::path::Path) -> (Aggregator, Agent) {
+    fn raise(&self, dir: &Path) -> (Aggregator, Agent) {
         let data = dir.join("data");
         let (house, address) = self.way(0).aggregator("0.0.0.0:0", &data, "");
         let port = address.rsplit_once(':').unwrap().1;
@@ -91,7 +112,10 @@ impl Wire {
 
 #[test]
 fn a_network_that_drops_all_is_noticed_by_both_sides_in_15_seconds_and_bridged() {
-    if !told("a network that drops", &["unshare", "nsenter", "ip", "iptables"]) {
+    if !told(
+        "a network that drops",
+        &["unshare", "nsenter", "ip", "iptables"],
+    ) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -124,5 +148,132 @@ fn a_network_that_drops_all_is_noticed_by_both_sides_in_15_seconds_and_bridged()
     let count = books::settle(&dir.path().join("data"), &[&agent]);
     println!("{count:?}");
     assert_eq!((count.gap, count.in_flight), (0, 0), "{count:?}");
-    assert!(count.readings >= 15 && count.silence_ms < 2_500, "{count:?}");
+    assert!(
+        count.readings >= 15 && count.silence_ms < 2_500,
+        "{count:?}"
+    );
+}
+
+#[test]
+fn over_a_network_that_loses_one_packet_of_twenty_and_is_narrow_all_comes_through() {
+    if !told(
+        "a lossy network",
+        &["unshare", "nsenter", "ip", "iptables", "tc"],
+    ) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let wire = Wire::lay();
+    for host in [0, 1] {
+        let narrow = [
+            "tc", "qdisc", "add", "dev", "wire", "root", "tbf", "rate", "1mbit",
+        ];
+        wire.on(
+            host,
+            &[&narrow[..], &["burst", "4k", "latency", "400ms"]].concat(),
+        );
+    }
+    wire.drop_packets("--append", Some("0.05"));
+    let (house, agent) = wire.raise(dir.path());
+    agent.says("connected to the aggregator", 1);
+    last(Duration::from_secs(8));
+    let log = agent.log();
+    let agent = agent.end();
+    drop(house);
+    let count = books::settle(&dir.path().join("data"), &[&agent]);
+    println!("{count:?}");
+    assert_eq!((count.gap, count.in_flight), (0, 0), "{count:?}");
+    assert!(count.readings >= 7 && count.silence_ms < 2_500, "{count:?}");
+    assert!(
+        !log.contains("samples are kept"),
+        "no storm of new connections: {log}"
+    );
+}
+
+#[test]
+fn lost_acknowledgements_make_batches_come_twice_and_none_is_stored_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (house, address) = Way::default().aggregator("127.0.0.1:0", &data, "");
+    let (line, url) = (Line::to(&address), format!("http://{address}"));
+    let agent = Way::default().agent(&line.url(), &dir.path().join("agent"), "");
+    hears_anew(&url, 1);
+    for _ in 0..3 {
+        line.swallow(true);
+        // They are stored, and the agent does not hear of it.
+        hears_anew(&url, 1);
+        last(Duration::from_secs(1));
+        line.cut();
+        line.swallow(false);
+        hears_anew(&url, 1);
+    }
+    let agent = agent.end();
+    drop(house);
+    let count = books::settle(&data, &[&agent]);
+    println!("{count:?}");
+    assert_eq!((count.gap, count.in_flight), (0, 0), "{count:?}");
+    assert!(count.silence_ms < 2_500, "{count:?}");
+}
+
+/// Leaves a backlog in a spool, of batches that were made at one time, so that no pace is kept; returns its
+/// bytes.
+fn backlog(spool: &Path) -> u64 {
+    let now = SystemClock::new().now();
+    let body = v1::BatchBody {
+        made_time: Some(prost_types::Timestamp {
+            seconds: now.millis() / 1_000,
+            nanos: 0,
+        }),
+        ..v1::BatchBody::default()
+    };
+    // A field of ten thousand bytes that nobody knows.
+    let filler = [vec![0xc2, 0x3e, 0x90, 0x4e], vec![7; 10_000]].concat();
+    let body = Body {
+        bytes: [body.encode_to_vec(), filler].concat(),
+        numbers: Vec::new(),
+        reading_count: 0,
+        sweeps: Vec::new(),
+    };
+    let mut spool = Spool::open(spool, 64 << 20, now);
+    for _ in 0..100 {
+        spool.push(&body).unwrap();
+    }
+    spool.close();
+    spool.disk_bytes()
+}
+
+#[test]
+fn a_backlog_fills_nine_tenths_of_a_narrow_line_with_a_long_delay() {
+    const BYTES_PER_SECOND: u64 = 1_000_000 / 8;
+    let dir = tempfile::tempdir().unwrap();
+    let (data, of_agent) = (dir.path().join("data"), dir.path().join("agent"));
+    let (house, address) = Way::default().aggregator("127.0.0.1:0", &data, "");
+    let line = Line::to(&address);
+    let backlog = backlog(&of_agent.join("state/spool"));
+    line.shape(Duration::from_millis(100), BYTES_PER_SECOND);
+    let agent = Way::default().agent(&line.url(), &of_agent, "");
+    wait_until("the line to be busy", LIMIT, || {
+        Ok((line.up_bytes() > 100_000).then_some(()))
+    })
+    .unwrap();
+    let (began, before) = (Deadline::after(LIMIT), line.up_bytes());
+    wait_until("most of the backlog", LIMIT, || {
+        Ok((line.up_bytes() > backlog * 8 / 10).then_some(()))
+    })
+    .unwrap();
+    let rate = (line.up_bytes() - before) as f64 / began.elapsed().as_secs_f64();
+    let share = rate / BYTES_PER_SECOND as f64;
+    println!(
+        "{:.1} hundredths of a line of 1 Mbit/s with 200 ms",
+        share * 100.0
+    );
+    line.shape(Duration::ZERO, 0);
+    hears_anew(&format!("http://{address}"), 1);
+    let agent = agent.end();
+    drop(house);
+    let count = books::settle(&data, &[&agent]);
+    println!("{count:?}");
+    assert_eq!((count.gap, count.in_flight), (0, 0), "{count:?}");
+    assert!(count.stored > 100, "{count:?}");
+    assert!(share >= 0.9, "{share}");
 }
