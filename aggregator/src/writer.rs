@@ -152,3 +152,23 @@ fn commit(store: &Store, first: Job, queue: &mut mpsc::Receiver<Job>) {
         drop(reply.send(Ok(Appended::Stored)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::scene::Scene;
+
+    #[tokio::test]
+    async fn a_writer_that_has_gone_is_heard_of_and_one_that_works_is_not() {
+        let (writer, work) = Writer::at_once(Scene::new().known.store);
+        let mut gone = std::pin::pin!(writer.clone().gone());
+        let moment = Duration::from_millis(20);
+        assert!(tokio::time::timeout(moment, &mut gone).await.is_err());
+        drop(work);
+        let heard = tokio::time::timeout(Duration::from_secs(10), gone).await;
+        assert!(heard.is_ok());
+        assert!(matches!(writer.flush().await, Err(WriteError::Closed)));
+    }
+}

@@ -109,7 +109,7 @@ impl Foe {
                 let header = literal("x", &"y".repeat(100));
                 frame(CONTINUATION, 0, 1, &header.repeat(100))
             }
-            Self::Oversize if round % 2 == 0 => {
+            Self::Oversize if round.is_multiple_of(2) => {
                 let head = frame(HEADERS, END_OF_HEADERS, stream, &call(INGEST, &[]));
                 let announced = [&[0][..], &u32::MAX.to_be_bytes()].concat();
                 [head, frame(DATA, 0, stream, &announced)].concat()
@@ -170,9 +170,9 @@ impl Foe {
             if !words.is_empty() && line.write_all(&words).await.is_err() {
                 return Some(());
             }
-            match tokio::time::timeout(moment, line.read(&mut heard)).await {
-                Ok(Ok(0) | Err(_)) => return Some(()),
-                Ok(Ok(_)) | Err(_) => {}
+            let heard = tokio::time::timeout(moment, line.read(&mut heard)).await;
+            if let Ok(Ok(0) | Err(_)) = heard {
+                return Some(());
             }
         }
         None
