@@ -312,16 +312,18 @@ mod tests {
     async fn beyond_so_many_answers_that_nobody_reads_questions_are_refused() {
         let (turnstile, met) = turnstile(u64::MAX);
         let gate = turnstile.0;
-        let ask = || Arc::clone(&gate).ask(None, std::future::ready(7));
         let mut unread = Vec::new();
         for _ in 0..UNREAD_MAX {
-            unread.push(ask().await.unwrap());
+            // It is answered, and has no place any more.
+            let (_place, held) = gate.admit(None).await.unwrap();
+            unread.push(held);
         }
         assert_eq!(met.count(Limit::Questions), 0);
-        assert_eq!(ask().await.unwrap_err().code(), Code::ResourceExhausted);
+        let refused = gate.admit(None).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
         assert_eq!(met.count(Limit::Questions), 1);
         unread.pop();
-        assert!(ask().await.is_ok(), "one was read");
+        assert!(gate.admit(None).await.is_ok(), "one was read");
     }
 
     #[tokio::test(start_paused = true)]

@@ -41,6 +41,8 @@ impl fmt::Debug for Unread {
 impl Drop for Unread {
     fn drop(&mut self) {
         self.giving_up.abort();
+        // Who would give it up holds it until the abort reaches it.
+        drop(take(&self.rest));
     }
 }
 
