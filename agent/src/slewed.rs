@@ -31,9 +31,10 @@ impl Clock for SlewedClock {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (told, at) = *last;
         let (wall, monotonic) = (self.inner.now(), self.inner.monotonic());
-        let ahead_ms = told.millis().saturating_sub(wall.millis());
-        let now = if (1..=STEP_MAX_MS).contains(&ahead_ms) {
-            told.plus(monotonic.since(at) / 2)
+        let slewed = told.plus(monotonic.since(at) / 2);
+        let behind_ms = slewed.millis().saturating_sub(wall.millis());
+        let now = if (1..=STEP_MAX_MS).contains(&behind_ms) {
+            slewed
         } else {
             wall
         };

@@ -30,7 +30,7 @@ pub const MEMORY_BYTES_MAX: u64 = 32 << 20;
 /// Most bytes of batches that were refused by the aggregator.
 const QUARANTINE_BYTES_MAX: u64 = 16 << 20;
 /// Earlier sessions that are kept whole; of older ones gaps are left.
-const SESSIONS_MAX: usize = 256;
+const SESSIONS_MAX: usize = if cfg!(test) { 20 } else { 256 };
 /// Earlier sessions that are known at all; beyond that, the oldest is forgotten and the log says so.
 const DIRECTORIES_MAX: usize = 4_096;
 /// A fork is looked for batch by batch if no more than so many are in doubt; the aggregator remembers the
