@@ -3,6 +3,7 @@
 //! It estimates nothing, and the agent listens on nothing unless told to ([`publish`]); a source that fails is
 //! left out and named in the log.
 
+pub mod beat;
 pub mod body;
 mod chain;
 pub mod config;

@@ -56,6 +56,11 @@ impl Values {
         self.0.push((metric, Part::whole(), value));
     }
 
+    /// Adds a value of a part.
+    pub fn add(&mut self, metric: Metric, part: Part, value: u64) {
+        self.0.push((metric, part, value));
+    }
+
     /// Adds a value of a numbered part.
     pub fn indexed(&mut self, metric: Metric, index: u32, value: u64) {
         self.0.push((metric, Part::index(index), value));

@@ -11,6 +11,7 @@ use plimsoll_model::{Clock, DeviceId, DomainId, Metric, NodeId, Subject, SystemC
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
+use crate::beat::Beat;
 use crate::config::{Access, Config};
 use crate::identity::{self, IdentityError};
 use crate::limits::Met;
@@ -54,14 +55,14 @@ pub async fn take(config: Config) -> Result<Sample, IdentityError> {
     let (node, _) = identity::peek(&config, &*clock).await?;
     let facts = host::facts::read(Path::new("/"), &config);
     let hostname = facts.hostname.clone();
+    let mut host = Host::new(Path::new("/"), node, Arc::clone(&clock));
     let mut look = Look {
-        sweeps: Host::new(Path::new("/"), node, Arc::clone(&clock)).read(),
+        sweeps: host.read(),
         node_facts: Some(facts),
         ..Look::default()
     };
-    let root = Path::new("/");
     let slow = SlowPaths::default();
-    let shared = mounts::read_shared(root, (node, &*clock), &slow);
+    let shared = mounts::read_shared(host.shared_mounts(), (node, &*clock), &slow);
     look.sweeps.extend(shared.await);
     let devices = Devices::of(&config.snmp, node, Arc::clone(&clock));
     look.merge(devices.look().await);
@@ -79,6 +80,7 @@ pub async fn take(config: Config) -> Result<Sample, IdentityError> {
             },
             config: Arc::new(quick),
             clock,
+            beat: Beat::now(),
             looks,
             hypervisor,
             met: Met::default(),

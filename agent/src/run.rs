@@ -8,6 +8,7 @@ use plimsoll_model::{Clock, Monotonic, NodeFacts, NodeId, SystemClock};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::beat::Beat;
 use crate::chain::chain;
 use crate::config::Config;
 use crate::identity::{self, IdentityError};
@@ -16,6 +17,7 @@ use crate::look::Look;
 use crate::publish::{self, Board, Publish};
 use crate::sampler::{Latest, Sampler};
 use crate::slewed::SlewedClock;
+use crate::source::host::facts::Inventory;
 use crate::source::host::{self, Host, mounts};
 use crate::source::libvirt::{Guests, Hypervisor};
 use crate::source::path::Paths;
@@ -83,6 +85,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut sampling = tokio::spawn(sampler.run());
     let mut sending = tokio::spawn(uplink.run());
     let config = Arc::new(config);
+    let beat = Beat::begin(config.interval);
     let (hypervisor, on_hypervisor) = watch::channel(Hypervisor::default());
     let guests = config.libvirt.clone().map(|libvirt| Guests {
         node,
@@ -90,6 +93,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         libvirt,
         config: Arc::clone(&config),
         clock: Arc::clone(&clock),
+        beat,
         looks: looks.clone(),
         hypervisor,
         met: met.clone(),
@@ -104,6 +108,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         node,
         config,
         clock,
+        beat,
         looks,
         hypervisor: on_hypervisor,
         met,
@@ -226,21 +231,19 @@ struct HostWatch {
     node: NodeId,
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
+    beat: Beat,
     looks: mpsc::Sender<Look>,
     hypervisor: watch::Receiver<Hypervisor>,
     met: Met,
 }
 
 impl HostWatch {
-    async fn run(self) {
-        // Agents that were started together must not look together.
-        let jitter = self.config.interval.mul_f64(fastrand::f64() * 0.5);
-        tokio::time::sleep(jitter.min(Duration::from_secs(2))).await;
-        let mut ticks = tokio::time::interval(self.config.interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    async fn run(mut self) {
+        let mut ticks = self.beat.ticks(self.config.interval);
         let mut host = Host::new(Path::new("/"), self.node, Arc::clone(&self.clock));
         let mut told: Option<(NodeFacts, Monotonic)> = None;
         let slow = SlowPaths::default();
+        let mut inventory = Inventory::default();
         let (mut seen, mut facts_due) = (NodeFacts::default(), None);
         loop {
             ticks.tick().await;
@@ -249,35 +252,41 @@ impl HostWatch {
             let is_due = facts_due.is_none_or(|due| due <= now);
             let read = tokio::task::spawn_blocking(move || {
                 let sweeps = host.read();
-                let facts = is_due.then(|| host::facts::read(Path::new("/"), &config));
-                (host, sweeps, facts)
+                let facts = is_due.then(|| inventory.read(Path::new("/"), &config));
+                (host, inventory, sweeps, facts)
             });
-            let Ok((back, mut sweeps, facts)) = read.await else {
+            let Ok((back, inventory_back, mut sweeps, facts)) = read.await else {
                 // The next look begins afresh, as after a start.
                 tracing::error!("a look at the host was cut off");
                 host = Host::new(Path::new("/"), self.node, Arc::clone(&self.clock));
+                inventory = Inventory::default();
                 continue;
             };
-            host = back;
+            (host, inventory) = (back, inventory_back);
+            let clock = (self.node, &*self.clock);
+            sweeps.extend(mounts::read_shared(host.shared_mounts(), clock, &slow).await);
+            if let Some(directory) = &self.config.promises.disk_directory {
+                sweeps.extend(mounts::read_promised(directory, clock, &slow).await);
+            }
+            let is_told_anew = self.hypervisor.has_changed().unwrap_or(false);
             if let Some(facts) = facts {
                 seen = facts;
                 facts_due = Some(now.plus(LOOK_FOR_FACTS_EVERY));
             }
             sweeps.push(self.met.sweep(self.node, self.clock.now()));
-            let mut facts = seen.clone();
-            let clock = (self.node, &*self.clock);
-            sweeps.extend(mounts::read_shared(Path::new("/"), clock, &slow).await);
-            if let Some(directory) = &self.config.promises.disk_directory {
-                sweeps.extend(mounts::read_promised(directory, clock, &slow).await);
-            }
-            let hypervisor = self.hypervisor.borrow().clone();
-            hypervisor.tell(&mut facts);
-            let now = self.clock.monotonic();
-            let known =
-                |(old, at): &(NodeFacts, Monotonic)| *old == facts && now.since(*at) < FACTS_EVERY;
-            let node_facts = (!told.as_ref().is_some_and(known)).then(|| facts.clone());
-            if node_facts.is_some() {
-                told = Some((facts, now));
+            let mut node_facts = None;
+            if is_due || is_told_anew {
+                let mut facts = seen.clone();
+                let hypervisor = self.hypervisor.borrow_and_update().clone();
+                hypervisor.tell(&mut facts);
+                let now = self.clock.monotonic();
+                let known = told
+                    .as_ref()
+                    .is_some_and(|(old, at)| *old == facts && now.since(*at) < FACTS_EVERY);
+                if !known {
+                    told = Some((facts.clone(), now));
+                    node_facts = Some(facts);
+                }
             }
             let look = Look {
                 sweeps,

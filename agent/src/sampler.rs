@@ -17,7 +17,8 @@ use crate::uplink::SharedSpool;
 
 /// Longest time a look waits for others to share its batch.
 const GATHER_MAX: Duration = Duration::from_millis(500);
-const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// Longest time for which what was seen may be lost in a power cut.
+const UNSYNCED_MAX: Duration = Duration::from_secs(1);
 
 /// The sweeps of the latest batch, for the live lane.
 #[derive(Debug, Clone, Default)]
@@ -72,23 +73,30 @@ pub struct Sampler {
 impl Sampler {
     /// Works until all sources have ended.
     pub async fn run(mut self) {
-        let mut sync = tokio::time::interval(SYNC_EVERY);
-        sync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Batches come seldom but for migrations, when many share one sync.
+        let mut synced = tokio::time::Instant::now();
+        let mut is_synced = true;
         loop {
             tokio::select! {
                 look = self.looks.recv() => {
                     let Some(look) = look else { break };
-                    self.gather(look).await;
+                    let now = tokio::time::Instant::now();
+                    is_synced = now.duration_since(synced) >= UNSYNCED_MAX;
+                    if is_synced {
+                        synced = now;
+                    }
+                    self.gather(look, is_synced).await;
                 }
-                _ = sync.tick() => {
+                () = tokio::time::sleep_until(synced + UNSYNCED_MAX), if !is_synced => {
                     self.spool.with(|spool| spool.sync()).await;
+                    (synced, is_synced) = (tokio::time::Instant::now(), true);
                 }
             }
         }
         self.spool.with(|spool| spool.sync()).await;
     }
 
-    async fn gather(&mut self, first: Look) {
+    async fn gather(&mut self, first: Look, sync: bool) {
         let mut all = first;
         let until = tokio::time::sleep(GATHER_MAX);
         tokio::pin!(until);
@@ -112,6 +120,9 @@ impl Sampler {
                 spool.push(body);
             }
             latest.put(bodies.into_iter().flat_map(|body| body.sweeps).collect());
+            if sync {
+                spool.sync();
+            }
         });
         pushed.await;
         self.added

@@ -291,6 +291,25 @@ impl Spool {
             .map_or_else(Vec::new, |session| session.read(cursor))
     }
 
+    /// Reads like [`Spool::read`] what was appended just now, if it is little; absent where it is not.
+    pub fn read_fresh(&mut self, id: SessionId, cursor: &mut Cursor) -> Option<Vec<Frame>> {
+        let session = self.find(id)?;
+        let is_fresh = session.is_fresh(cursor);
+        is_fresh.then(|| session.read(cursor))
+    }
+
+    /// Notes what the aggregator has on its disk; does nothing and says so where files are to be deleted.
+    pub fn acknowledge_undeleted(&mut self, id: SessionId, durable: u64) -> bool {
+        let Some(session) = self.find(id) else {
+            return true;
+        };
+        let is_quick = !session.deletes(durable);
+        if is_quick {
+            session.acknowledge(durable);
+        }
+        is_quick
+    }
+
     /// Deletes what the aggregator has on its disk.
     pub fn acknowledge(&mut self, id: SessionId, durable: u64) {
         if let Some(session) = self.find(id) {

@@ -8,7 +8,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use plimsoll_model::{Clock, NodeId, SessionId};
@@ -56,6 +56,28 @@ impl SharedSpool {
     /// Locks it; a thread that panicked leaves it usable, since its files are the truth.
     pub fn lock(&self) -> MutexGuard<'_, Spool> {
         self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does work that waits for no disk where it is asked for, unless somebody else works on the spool: to hand
+    /// it to another thread costs more than most of it.
+    pub async fn quickly<T, F>(&self, work: F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Spool) -> T + Send + 'static,
+    {
+        match self.at_hand(work) {
+            Ok(done) => Some(done),
+            Err(work) => self.with(work).await,
+        }
+    }
+
+    /// Works on it unless somebody else does; gives the work back then.
+    fn at_hand<T, F: FnOnce(&mut Spool) -> T>(&self, work: F) -> Result<T, F> {
+        match self.spool.try_lock() {
+            Ok(mut spool) => Ok(work(&mut spool)),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(work(&mut poisoned.into_inner())),
+            Err(TryLockError::WouldBlock) => Err(work),
+        }
     }
 
     /// Works on it where waiting for a disk holds up nobody; absent if the work was cut off.

@@ -18,8 +18,8 @@ use plimsoll_model::{Clock, Metric, Monotonic, NodeId, Part, Subject, Sweep, Uni
 use crate::look::Values;
 use files::KeptFile;
 
-/// Time between two lists of interfaces, disks and file systems.
-const RELIST_EVERY: Duration = Duration::from_secs(60);
+/// Time between two lists of interfaces, processors and huge pages.
+const RELIST_EVERY: Duration = Duration::from_secs(30);
 
 /// A parser of one file.
 type Parser = fn(&str, &mut Values, u64);
@@ -52,6 +52,7 @@ pub struct Host {
     ticks_per_second: u64,
     files: Vec<(KeptFile, Parser)>,
     entries: sys::Entries,
+    mounted: mounts::Mounted,
     listed: Option<Monotonic>,
 }
 
@@ -68,7 +69,8 @@ impl Host {
             clock,
             ticks_per_second: rustix::param::clock_ticks_per_second(),
             files,
-            entries: sys::Entries::default(),
+            entries: sys::Entries::new(root),
+            mounted: mounts::Mounted::new(root),
             listed: None,
         }
     }
@@ -81,7 +83,7 @@ impl Host {
             .listed
             .is_none_or(|listed| now.since(listed) >= RELIST_EVERY)
         {
-            self.entries.relist(&self.root);
+            self.entries.relist();
             self.listed = Some(now);
         }
         let mut sweeps = Vec::with_capacity(self.files.len() + 2);
@@ -96,9 +98,20 @@ impl Host {
         }
         let begin = self.clock.now();
         let mut values = Values::default();
-        self.entries.read(&self.root, &mut values);
+        self.entries.read(&mut values);
+        for mount in self.mounted.local() {
+            let path = self.root.join(mount.trim_start_matches('/'));
+            if let Some(told) = mounts::room(&path) {
+                mounts::put(mount, told, &mut values);
+            }
+        }
         sweeps.extend(values.sweep(subject, Window::between(begin, self.clock.now())));
         sweeps
+    }
+
+    /// Lists the file systems of the network that were there at the last look.
+    pub fn shared_mounts(&self) -> &[String] {
+        self.mounted.shared()
     }
 }
 

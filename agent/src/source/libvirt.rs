@@ -26,6 +26,7 @@ use plimsoll_model::{Clock, Metric, NodeFacts, NodeId};
 use tokio::sync::{mpsc, watch};
 
 use super::host::node_value;
+use crate::beat::Beat;
 use crate::chain::chain;
 use crate::config::{Access, Config, Libvirt};
 use crate::limits::Met;
@@ -80,6 +81,8 @@ pub struct Guests {
     pub libvirt: Libvirt,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// When they are looked at.
+    pub beat: Beat,
     /// Where looks go.
     pub looks: mpsc::Sender<Look>,
     /// Where is told what libvirt says of itself.

@@ -447,14 +447,26 @@ impl Session {
         self.trim(self.inward(durable));
     }
 
+    /// Whether an acknowledgement lets files be deleted or written anew.
+    pub(super) fn deletes(&self, durable: u64) -> bool {
+        let durable = self.inward(durable);
+        let mut gaps = self.gaps.iter();
+        self.segments.iter().any(|one| self.is_done(one, durable))
+            || gaps.any(|gap| unsigned(gap.last_sequence) <= durable)
+    }
+
+    /// Whether nobody needs a segment any more.
+    fn is_done(&self, segment: &Segment, durable: u64) -> bool {
+        let active = self.segments.last().map_or(0, |segment| segment.first);
+        let is_left = segment.first != active || segment.last.saturating_add(1) < self.next;
+        segment.last <= durable && !segment.is_empty() && is_left
+    }
+
     fn trim(&mut self, durable: u64) {
         self.durable = self.durable.max(durable);
-        let next = self.next;
-        let active = self.segments.last().map_or(0, |segment| segment.first);
         let mut index = 0;
         while let Some(segment) = self.segments.get(index) {
-            let done = segment.last <= durable && !segment.is_empty();
-            if done && (segment.first != active || segment.last.saturating_add(1) < next) {
+            if self.is_done(segment, durable) {
                 self.segments.remove(index).delete();
             } else {
                 index += 1;

@@ -201,14 +201,7 @@ impl Turn<'_> {
     ) -> Result<Filled, StreamError> {
         while flight.has_credit() {
             if flight.waiting.is_empty() {
-                let (session, mut cursor) = (flight.session, flight.cursor);
-                let read = self
-                    .spool
-                    .with(move |spool| (spool.read(session, &mut cursor), cursor))
-                    .await;
-                let Some((frames, cursor)) = read else {
-                    return Err(StreamError::Protocol("the spool cannot be read"));
-                };
+                let (frames, cursor) = self.read(flight).await?;
                 flight.cursor = cursor;
                 flight.waiting.extend(frames);
             }
@@ -237,16 +230,33 @@ impl Turn<'_> {
         Ok(Filled::Credits)
     }
 
+    /// Reads what comes next: little that was just written at once, more where it holds up nobody.
+    async fn read(&self, flight: &Flight) -> Result<(Vec<Frame>, Cursor), StreamError> {
+        let (session, mut cursor) = (flight.session, flight.cursor);
+        let fresh = self.spool.quickly(move |spool| {
+            let frames = spool.read_fresh(session, &mut cursor)?;
+            Some((frames, cursor))
+        });
+        if let Some(fresh) = fresh.await.flatten() {
+            return Ok(fresh);
+        }
+        let read = self
+            .spool
+            .with(move |spool| (spool.read(session, &mut cursor), cursor));
+        read.await
+            .ok_or(StreamError::Protocol("the spool cannot be read"))
+    }
+
     async fn is_over(&self, flight: &Flight) -> bool {
         let (session, now) = (flight.session, self.clock.now());
-        let over = self.spool.with(move |spool| {
-            let earlier = spool.current() != Some(session);
-            if earlier {
-                spool.finish(session, now);
-            }
-            earlier
-        });
-        over.await.unwrap_or(false)
+        let current = self.spool.quickly(|spool| spool.current()).await;
+        let is_earlier = current.is_some_and(|current| current != Some(session));
+        if is_earlier {
+            self.spool
+                .with(move |spool| spool.finish(session, now))
+                .await;
+        }
+        is_earlier
     }
 
     async fn take(&self, flight: &mut Flight, answer: In) -> Result<(), StreamError> {
@@ -259,9 +269,14 @@ impl Turn<'_> {
                     return Err(StreamError::Protocol("an Ack of what was not sent"));
                 }
                 flight.land(durable);
-                self.spool
-                    .with(move |spool| spool.acknowledge(session, durable))
-                    .await;
+                let noted = self
+                    .spool
+                    .quickly(move |spool| spool.acknowledge_undeleted(session, durable));
+                if noted.await != Some(true) {
+                    self.spool
+                        .with(move |spool| spool.acknowledge(session, durable))
+                        .await;
+                }
                 Ok(())
             }
             In::Nack(nack) => {
@@ -307,7 +322,7 @@ impl Turn<'_> {
         let session = flight.session;
         let told = self
             .spool
-            .with(move |spool| (spool.current(), spool.range(session)))
+            .quickly(move |spool| (spool.current(), spool.range(session)))
             .await;
         let Some((Some(current), Some((_, next)))) = told else {
             return Ok(());

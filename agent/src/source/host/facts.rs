@@ -1,6 +1,7 @@
 //! Facts about the host that change seldom: processor, kernel, interfaces, the migration network.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -31,15 +32,54 @@ pub fn link(root: &Path, config: &Config) -> Option<Link> {
     })
 }
 
+/// Files that change whenever an address does.
+const OF_ADDRESSES: [&str; 3] = ["proc/net/route", "proc/net/if_inet6", "proc/net/fib_trie"];
+
+/// Reads facts again and again; what is dear to read is kept while nothing says that it changed.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    addresses: Option<(u64, Addresses)>,
+}
+
+impl Inventory {
+    /// Reads what is known without libvirt.
+    pub fn read(&mut self, root: &Path, config: &Config) -> NodeFacts {
+        let sign = sign_of_addresses(root);
+        if !self.addresses.as_ref().is_some_and(|(old, _)| *old == sign) {
+            self.addresses = Some((sign, addresses()));
+        }
+        let none = Addresses::new();
+        let known = self.addresses.as_ref();
+        read_with(
+            known.map_or(&none, |(_, addresses)| addresses),
+            root,
+            config,
+        )
+    }
+}
+
+fn sign_of_addresses(root: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in OF_ADDRESSES {
+        let text = std::fs::read(root.join(file)).unwrap_or_default();
+        text.hash(&mut hasher);
+    }
+    sys::interfaces(root).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Reads what is known without libvirt.
 pub fn read(root: &Path, config: &Config) -> NodeFacts {
+    read_with(&addresses(), root, config)
+}
+
+fn read_with(addresses: &Addresses, root: &Path, config: &Config) -> NodeFacts {
     let cpuinfo = std::fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
     let system = sysinfo::System::new_with_specifics(
         sysinfo::RefreshKind::nothing()
             .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
     );
-    let addresses = addresses();
-    let interfaces = interfaces(root, &addresses);
+    let interfaces = interfaces(root, addresses);
     let migration_interface = config.migration_interface.clone().or_else(|| {
         default_interface(&std::fs::read_to_string(root.join("proc/net/route")).unwrap_or_default())
     });

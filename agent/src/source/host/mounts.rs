@@ -7,6 +7,7 @@ use std::path::Path;
 
 use plimsoll_model::{Clock, FileSystemFacts, Metric, NodeId, Subject, Sweep, Window};
 
+use super::files::KeptFile;
 use super::sys;
 use crate::look::Values;
 use crate::source::slow::SlowPaths;
@@ -26,6 +27,47 @@ pub fn list(root: &Path) -> Vec<FileSystemFacts> {
     let mut mounts = list_all(root);
     mounts.retain(|mount| is_shared(&mount.kind).is_some());
     mounts
+}
+
+/// Where file systems are mounted, found anew only when the kernel's list became another.
+#[derive(Debug)]
+pub(super) struct Mounted {
+    file: KeptFile,
+    text: String,
+    local: Vec<String>,
+    shared: Vec<String>,
+}
+
+impl Mounted {
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            file: KeptFile::optional(root.join("proc/self/mounts")),
+            text: String::new(),
+            local: Vec::new(),
+            shared: Vec::new(),
+        }
+    }
+
+    /// Lists those of this host alone.
+    pub(super) fn local(&mut self) -> &[String] {
+        let text = self.file.read().unwrap_or_default();
+        if text != self.text {
+            text.clone_into(&mut self.text);
+            let mut all = parse(text);
+            all.retain(|mount| is_shared(&mount.kind).is_some());
+            let (shared, local): (Vec<_>, Vec<_>) = all
+                .into_iter()
+                .partition(|mount| is_shared(&mount.kind) == Some(true));
+            let places = |all: Vec<FileSystemFacts>| all.into_iter().map(|one| one.mount).collect();
+            (self.local, self.shared) = (places(local), places(shared));
+        }
+        &self.local
+    }
+
+    /// Lists those of the network that were there when those of this host were listed.
+    pub(super) fn shared(&self) -> &[String] {
+        &self.shared
+    }
 }
 
 /// Lists all file systems, to find the one that holds a path.
@@ -95,20 +137,16 @@ pub(super) fn put(mount: &str, [size, avail]: [u64; 2], values: &mut Values) {
 
 /// Reads the room of those of the network; each may hang alone.
 pub async fn read_shared(
-    root: &Path,
+    mounts: &[String],
     (node, clock): (NodeId, &dyn Clock),
     slow: &SlowPaths,
 ) -> Vec<Sweep> {
     let mut sweeps = Vec::new();
-    for facts in list(root) {
-        if is_shared(&facts.kind) != Some(true) {
-            continue;
-        }
-        let path = root.join(facts.mount.trim_start_matches('/'));
+    for mount in mounts {
         let begin = clock.now();
-        if let Some(told) = slow.ask(&path, room).await {
+        if let Some(told) = slow.ask(Path::new(mount), room).await {
             let mut values = Values::default();
-            put(&facts.mount, told, &mut values);
+            put(mount, told, &mut values);
             let window = Window::between(begin, clock.now());
             sweeps.extend(values.sweep(Subject::Node(node), window));
         }
@@ -132,6 +170,21 @@ pub async fn read_promised(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_mounted_and_unmounted_is_seen_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        let file = root.path().join("proc/self/mounts");
+        let mut mounted = Mounted::new(root.path());
+        assert!(mounted.local().is_empty());
+        std::fs::write(&file, "/dev/vda1 / ext4 rw 0 0\na:/b /srv nfs rw 0 0\n").unwrap();
+        assert_eq!(mounted.local(), ["/"]);
+        assert_eq!(mounted.shared(), ["/srv"]);
+        std::fs::write(&file, "/dev/vda1 / ext4 rw 0 0\n").unwrap();
+        assert_eq!(mounted.local(), ["/"]);
+        assert!(mounted.shared().is_empty());
+    }
 
     #[test]
     fn file_systems_that_hold_files_are_told_with_the_name_that_hosts_share() {

@@ -1,14 +1,18 @@
 //! Entries of /sys and file systems: lists that change seldom, numbers that change often.
 
+mod slice;
+
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use plimsoll_model::{Bandwidth, ByteSize, Metric};
+use plimsoll_model::{Bandwidth, ByteSize, Metric, Part};
 
-use super::mounts;
+use super::files::{KeptFile, KeptLine};
 use super::parse::kib;
 use crate::look::Values;
+use slice::Slice;
 
 /// Room for most texts.
 const TEXT_BYTES: usize = 4 << 10;
@@ -17,22 +21,36 @@ const NUMBER_BYTES: usize = 24;
 
 /// Most entries of one kind.
 const ENTRIES_MAX: usize = 512;
+/// Most files that stay open; those beyond are opened each time. A service may have 1024 in all.
+const OPEN_MAX: usize = 256;
 
-const NET_COUNTERS: [(&str, Metric); 8] = [
-    ("rx_bytes", Metric::HostNetRxBytes),
-    ("rx_packets", Metric::HostNetRxPackets),
-    ("rx_errors", Metric::HostNetRxErrs),
-    ("rx_dropped", Metric::HostNetRxDrop),
-    ("tx_bytes", Metric::HostNetTxBytes),
-    ("tx_packets", Metric::HostNetTxPackets),
-    ("tx_errors", Metric::HostNetTxErrs),
-    ("tx_dropped", Metric::HostNetTxDrop),
+/// File below `statistics`, metric, column in /proc/net/dev. The kernel tells there as dropped what a card had
+/// no room for as well.
+const NET_COUNTERS: [(&str, Metric, usize); 8] = [
+    ("rx_bytes", Metric::HostNetRxBytes, 0),
+    ("rx_packets", Metric::HostNetRxPackets, 1),
+    ("rx_errors", Metric::HostNetRxErrs, 2),
+    ("rx_dropped", Metric::HostNetRxDrop, 3),
+    ("tx_bytes", Metric::HostNetTxBytes, 8),
+    ("tx_packets", Metric::HostNetTxPackets, 9),
+    ("tx_errors", Metric::HostNetTxErrs, 10),
+    ("tx_dropped", Metric::HostNetTxDrop, 11),
 ];
 
 const HUGE_PAGES: [(&str, Metric); 3] = [
     ("nr_hugepages", Metric::HostHugepagesTotal),
     ("free_hugepages", Metric::HostHugepagesFree),
     ("resv_hugepages", Metric::HostHugepagesResv),
+];
+
+const NUMA_HUGE_PAGES: [(&str, Metric); 2] = [
+    ("nr_hugepages", Metric::HostHugepagesNumaTotal),
+    ("free_hugepages", Metric::HostHugepagesNumaFree),
+];
+
+const CPU_FREQUENCIES: [(&str, Metric); 2] = [
+    ("scaling_cur_freq", Metric::HostCpuFreqCur),
+    ("cpuinfo_max_freq", Metric::HostCpuFreqMax),
 ];
 
 /// File below `sys/kernel/mm/ksm`, metric.
@@ -44,17 +62,38 @@ const KSM: [(&str, Metric); 5] = [
     ("full_scans", Metric::HostKsmFullScans),
 ];
 
-/// Where the control groups of guests lie.
-const SLICE: &str = "sys/fs/cgroup/machine.slice";
+/// What a line says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    /// A number of units.
+    Units(u64),
+    /// Mbit/s.
+    Speed,
+    /// Whether an interface is up.
+    Operstate,
+}
+
+/// A file with one value.
+#[derive(Debug)]
+struct Entry {
+    line: KeptLine,
+    says: Says,
+    metric: Metric,
+    part: Part,
+}
 
 /// What there is to read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Entries {
-    interfaces: Vec<String>,
-    numa_nodes: Vec<u32>,
-    huge_page_sizes_kib: Vec<u32>,
-    cpus: Vec<u32>,
-    mounts: Vec<String>,
+    root: PathBuf,
+    lines: Vec<Entry>,
+    /// Counters of all interfaces of this network.
+    net: KeptFile,
+    /// The interfaces that are told from it; none where it tells of another network than /sys.
+    counted: Vec<Part>,
+    numa_nodes: Vec<(u32, KeptFile)>,
+    cpu_count: usize,
+    slice: Slice,
 }
 
 /// Reads a small text; absent if there is none. The kernel does not tell the size of what it makes up, so
@@ -99,148 +138,223 @@ fn numbered(path: &Path, prefix: &str, suffix: &str) -> Vec<u32> {
 }
 
 impl Entries {
-    pub(super) fn relist(&mut self, root: &Path) {
-        self.interfaces = interfaces(root);
-        self.numa_nodes = numbered(&root.join("sys/devices/system/node"), "node", "");
-        self.huge_page_sizes_kib =
-            numbered(&root.join("sys/kernel/mm/hugepages"), "hugepages-", "kB");
-        self.cpus = numbered(&root.join("sys/devices/system/cpu"), "cpu", "");
-        let mut mounts = mounts::list(root);
-        // Those of the network are asked apart: one that hangs would silence the host.
-        mounts.retain(|mount| mounts::is_shared(&mount.kind) == Some(false));
-        self.mounts = mounts.into_iter().map(|mount| mount.mount).collect();
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            lines: Vec::new(),
+            net: KeptFile::optional(root.join("proc/net/dev")),
+            counted: Vec::new(),
+            numa_nodes: Vec::new(),
+            cpu_count: 0,
+            slice: Slice::new(root),
+        }
     }
 
-    pub(super) fn read(&self, root: &Path, values: &mut Values) {
-        for name in &self.interfaces {
-            read_interface(&root.join("sys/class/net").join(name), name, values);
-        }
-        if !self.cpus.is_empty() {
-            values.whole(
-                Metric::HostCpuCount,
-                u64::try_from(self.cpus.len()).unwrap_or(0),
-            );
-        }
-        for cpu in &self.cpus {
-            let path = root.join(format!("sys/devices/system/cpu/cpu{cpu}/cpufreq"));
-            for (file, metric) in [
-                ("scaling_cur_freq", Metric::HostCpuFreqCur),
-                ("cpuinfo_max_freq", Metric::HostCpuFreqMax),
-            ] {
-                if let Some(khz) = number(&path.join(file)) {
-                    values.indexed(metric, *cpu, khz.saturating_mul(1_000));
-                }
-            }
-        }
-        for node in &self.numa_nodes {
-            let path = root.join(format!("sys/devices/system/node/node{node}/meminfo"));
-            read_numa_node(&text(&path).unwrap_or_default(), *node, values);
-            for size in &self.huge_page_sizes_kib {
-                read_numa_pages(root, *node, *size, values);
-            }
-        }
-        for size in &self.huge_page_sizes_kib {
-            let path = root.join(format!("sys/kernel/mm/hugepages/hugepages-{size}kB"));
-            for (file, metric) in HUGE_PAGES {
-                if let Some(pages) = number(&path.join(file)) {
-                    values.indexed(metric, *size, pages);
-                }
-            }
-        }
-        for mount in &self.mounts {
-            let path = root.join(mount.trim_start_matches('/'));
-            if let Some(told) = mounts::room(&path) {
-                mounts::put(mount, told, values);
-            }
-        }
+    /// Finds out what there is; what stays the same stays open.
+    pub(super) fn relist(&mut self) {
+        let root = self.root.clone();
+        let before = std::mem::take(&mut self.lines);
+        let kept = before.into_iter().map(|entry| entry.line);
+        let kept = kept.map(|line| (line.path().to_owned(), line)).collect();
+        let mut list = List {
+            root: &root,
+            kept,
+            lines: Vec::new(),
+        };
+        let nodes = numbered(&root.join("sys/devices/system/node"), "node", "");
+        let sizes = numbered(&root.join("sys/kernel/mm/hugepages"), "hugepages-", "kB");
+        let cpus = numbered(&root.join("sys/devices/system/cpu"), "cpu", "");
+        self.counted = list.interfaces(self.net.read().unwrap_or_default());
+        list.huge_pages(&nodes, &sizes);
         for (file, metric) in KSM {
-            if let Some(value) = number(&root.join("sys/kernel/mm/ksm").join(file)) {
-                values.whole(metric, value);
+            let path = format!("sys/kernel/mm/ksm/{file}");
+            list.add(&path, Says::Units(1), metric, Part::whole());
+        }
+        for cpu in &cpus {
+            for (file, metric) in CPU_FREQUENCIES {
+                let path = format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/{file}");
+                list.add(&path, Says::Units(1_000), metric, Part::index(*cpu));
             }
         }
-        read_slice(&root.join(SLICE), values);
+        self.lines = list.lines;
+        let same = |(old, _): &(u32, KeptFile)| nodes.contains(old);
+        self.numa_nodes.retain(same);
+        for node in nodes {
+            if !self.numa_nodes.iter().any(|(old, _)| *old == node) {
+                let path = root.join(format!("sys/devices/system/node/node{node}/meminfo"));
+                self.numa_nodes.push((node, KeptFile::optional(path)));
+            }
+        }
+        self.cpu_count = cpus.len();
+        self.slice.look_again();
+    }
+
+    pub(super) fn read(&mut self, values: &mut Values) {
+        if !self.counted.is_empty() {
+            read_counters(self.net.read().unwrap_or_default(), &self.counted, values);
+        }
+        for entry in &mut self.lines {
+            if let Some(value) = entry.read() {
+                values.add(entry.metric, entry.part.clone(), value);
+            }
+        }
+        if self.cpu_count > 0 {
+            let count = u64::try_from(self.cpu_count).unwrap_or(0);
+            values.whole(Metric::HostCpuCount, count);
+        }
+        for (node, file) in &mut self.numa_nodes {
+            read_numa_node(file.read().unwrap_or_default(), *node, values);
+        }
+        self.slice.read(values);
+    }
+}
+
+impl Entry {
+    fn read(&mut self) -> Option<u64> {
+        match self.says {
+            Says::Units(one) => Some(self.line.number()?.saturating_mul(one)),
+            Says::Speed => {
+                let speed = speed_of(self.line.number()?)?;
+                Some(speed.bytes_per_second())
+            }
+            Says::Operstate => operstate(&self.line.word()?).map(u64::from),
+        }
+    }
+}
+
+/// What is found anew.
+struct List<'a> {
+    root: &'a Path,
+    kept: HashMap<PathBuf, KeptLine>,
+    lines: Vec<Entry>,
+}
+
+impl List<'_> {
+    fn add(&mut self, path: &str, says: Says, metric: Metric, part: Part) {
+        let path = self.root.join(path);
+        let line = match self.kept.remove(&path) {
+            Some(mut line) => {
+                line.look_again();
+                line
+            }
+            None => KeptLine::new(path, self.lines.len() < OPEN_MAX),
+        };
+        self.lines.push(Entry {
+            line,
+            says,
+            metric,
+            part,
+        });
+    }
+
+    /// Adds what is told of each interface; returns those whose counters are in /proc/net/dev. That may be of
+    /// another network than /sys is, where cards of the same name are others.
+    fn interfaces(&mut self, net: &str) -> Vec<Part> {
+        let directory = self.root.join("sys/class/net");
+        let all = names(&directory);
+        let counted: HashSet<&str> = counters(net).map(|(name, _)| name).collect();
+        let mut cards = all.iter().filter(|name| directory.join(name).is_dir());
+        let is_whole = all.len() >= ENTRIES_MAX || cards.clone().count() == counted.len();
+        let is_same = is_whole && cards.all(|name| counted.contains(name.as_str()));
+        let mut parts = Vec::new();
+        for name in all.iter().filter(|name| is_of_the_host(name)) {
+            let Ok(part) = Part::named(name) else {
+                continue;
+            };
+            if !is_same {
+                for (file, metric, _) in NET_COUNTERS {
+                    let path = format!("sys/class/net/{name}/statistics/{file}");
+                    self.add(&path, Says::Units(1), metric, part.clone());
+                }
+            }
+            for (file, says, metric) in [
+                ("speed", Says::Speed, Metric::HostNetSpeed),
+                ("mtu", Says::Units(1), Metric::HostNetMtu),
+                ("operstate", Says::Operstate, Metric::HostNetOperstate),
+            ] {
+                let path = format!("sys/class/net/{name}/{file}");
+                self.add(&path, says, metric, part.clone());
+            }
+            parts.push(part);
+        }
+        parts.retain(|_| is_same);
+        parts
+    }
+
+    fn huge_pages(&mut self, nodes: &[u32], sizes_kib: &[u32]) {
+        for size in sizes_kib {
+            let pages = format!("hugepages/hugepages-{size}kB");
+            for (file, metric) in HUGE_PAGES {
+                let path = format!("sys/kernel/mm/{pages}/{file}");
+                self.add(&path, Says::Units(1), metric, Part::index(*size));
+            }
+            for node in nodes {
+                let Ok(part) = Part::named(&format!("{node}:{size}")) else {
+                    continue;
+                };
+                for (file, metric) in NUMA_HUGE_PAGES {
+                    let path = format!("sys/devices/system/node/node{node}/{pages}/{file}");
+                    self.add(&path, Says::Units(1), metric, part.clone());
+                }
+            }
+        }
     }
 }
 
 /// Lists the interfaces of the host; taps of guests are told as their guests' cards.
 pub(super) fn interfaces(root: &Path) -> Vec<String> {
-    let of_a_guest = |name: &String| name.starts_with("vnet") || name.starts_with("tap");
     let mut names = names(&root.join("sys/class/net"));
-    names.retain(|name| name != "lo" && !of_a_guest(name));
+    names.retain(|name| is_of_the_host(name));
     names
 }
 
-fn read_numa_pages(root: &Path, node: u32, size_kib: u32, values: &mut Values) {
-    let path = root.join(format!(
-        "sys/devices/system/node/node{node}/hugepages/hugepages-{size_kib}kB"
-    ));
-    for (file, metric) in [
-        ("nr_hugepages", Metric::HostHugepagesNumaTotal),
-        ("free_hugepages", Metric::HostHugepagesNumaFree),
-    ] {
-        if let Some(pages) = number(&path.join(file)) {
-            values.named(metric, &format!("{node}:{size_kib}"), pages);
-        }
-    }
+fn is_of_the_host(interface: &str) -> bool {
+    interface != "lo" && !interface.starts_with("vnet") && !interface.starts_with("tap")
 }
 
-/// Reads what all guests take together; absent where guests have no control groups of the second kind.
-fn read_slice(slice: &Path, values: &mut Values) {
-    let stat = text(&slice.join("cpu.stat")).unwrap_or_default();
-    for (name, metric) in [
-        ("usage_usec", Metric::HostSliceQemuCpuUsage),
-        ("throttled_usec", Metric::HostSliceQemuCpuThrottled),
-    ] {
-        let line = stat.lines().find_map(|line| line.strip_prefix(name));
-        if let Some(us) = line.and_then(|us| us.trim().parse::<u64>().ok()) {
-            values.whole(metric, us.saturating_mul(1_000));
-        }
-    }
-    if let Some(bytes) = number(&slice.join("memory.current")) {
-        values.whole(Metric::HostSliceQemuMemCurrent, bytes);
-    }
-    let Some(io) = text(&slice.join("io.stat")).filter(|io| !io.is_empty()) else {
-        return;
-    };
-    for (name, metric) in [
-        ("rbytes=", Metric::HostSliceQemuIoRdBytes),
-        ("wbytes=", Metric::HostSliceQemuIoWrBytes),
-        ("rios=", Metric::HostSliceQemuIoRdOps),
-        ("wios=", Metric::HostSliceQemuIoWrOps),
-    ] {
-        let of_all = io.split_ascii_whitespace();
-        let numbers = of_all.filter_map(|word| word.strip_prefix(name)?.parse::<u64>().ok());
-        values.whole(metric, numbers.fold(0, u64::saturating_add));
-    }
+/// Names and columns of /proc/net/dev.
+fn counters(net: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = net.lines().skip(2);
+    lines.filter_map(|line| {
+        let (name, columns) = line.split_once(':')?;
+        Some((name.trim_start(), columns))
+    })
 }
 
-fn read_interface(path: &Path, name: &str, values: &mut Values) {
-    for (file, metric) in NET_COUNTERS {
-        if let Some(count) = number(&path.join("statistics").join(file)) {
-            values.named(metric, name, count);
+fn read_counters(net: &str, told: &[Part], values: &mut Values) {
+    for (name, columns) in counters(net) {
+        let Some(part) = told.iter().find(|part| part.as_str() == name) else {
+            continue;
+        };
+        let mut wanted = NET_COUNTERS.iter().peekable();
+        for (column, field) in columns.split_ascii_whitespace().enumerate() {
+            let Some((_, metric, _)) = wanted.next_if(|(_, _, at)| *at == column) else {
+                continue;
+            };
+            if let Ok(count) = field.parse() {
+                values.add(*metric, part.clone(), count);
+            }
         }
-    }
-    if let Some(speed) = speed(path) {
-        values.named(Metric::HostNetSpeed, name, speed.bytes_per_second());
-    }
-    if let Some(mtu) = number(&path.join("mtu")) {
-        values.named(Metric::HostNetMtu, name, mtu);
-    }
-    if let Some(up) = is_up(path) {
-        values.named(Metric::HostNetOperstate, name, u64::from(up));
     }
 }
 
 /// Reads the speed that a card tells; absent where its driver does not know.
 pub(super) fn speed(interface: &Path) -> Option<Bandwidth> {
-    number(&interface.join("speed"))
-        .filter(|mbit| (1..u64::from(u32::MAX)).contains(mbit))
-        .map(Bandwidth::from_mbit_per_second)
+    speed_of(number(&interface.join("speed"))?)
+}
+
+fn speed_of(mbit: u64) -> Option<Bandwidth> {
+    let is_told = (1..u64::from(u32::MAX)).contains(&mbit);
+    is_told.then(|| Bandwidth::from_mbit_per_second(mbit))
 }
 
 /// Reads whether an interface is up; absent where its driver does not know.
 pub(super) fn is_up(interface: &Path) -> Option<bool> {
-    match text(&interface.join("operstate"))?.as_str() {
+    operstate(&text(&interface.join("operstate"))?)
+}
+
+fn operstate(word: &str) -> Option<bool> {
+    match word {
         "up" => Some(true),
         "unknown" => None,
         _ => Some(false),

@@ -11,6 +11,8 @@ use super::table::Shape;
 use super::xml::Throttle;
 use crate::look::Values;
 
+/// Lists in a row for which libvirt's number stands for a process.
+const TRUSTED_MAX: u8 = 5;
 const QUARANTINE_MIN: Duration = Duration::from_secs(60);
 const QUARANTINE_MAX: Duration = Duration::from_secs(600);
 /// How long what the memory was seen to be is told again while its resident size stays.
@@ -34,6 +36,10 @@ pub(super) struct Known {
     pub(super) id: DomainId,
     pub(super) node: NodeId,
     pub(super) incarnation: Incarnation,
+    /// Whether the incarnation is that of a process that was seen.
+    pub(super) is_seen: bool,
+    /// How often libvirt's number was taken for it since the process was looked at.
+    pub(super) trusted: u8,
     pub(super) facts: Option<DomainFacts>,
     pub(super) macs: HashMap<String, String>,
     /// What its disks are held to.
@@ -74,6 +80,8 @@ impl Known {
             id,
             node,
             incarnation,
+            is_seen: false,
+            trusted: 0,
             facts: None,
             macs: HashMap::new(),
             throttles: Vec::new(),
@@ -92,6 +100,17 @@ impl Known {
             resident_bytes: None,
             survey_due: None,
         }
+    }
+
+    /// Whether a domain that was listed is this process, by its number: within one run of the daemon, whose end
+    /// ends the connection, no two have the same. Now and then the process is looked at all the same.
+    pub(super) fn is_surely(&mut self, listed: &DomainRef) -> bool {
+        let is_numbered = listed.id.is_some() && listed.id == self.domain.id;
+        if !self.is_seen || !is_numbered || self.trusted >= TRUSTED_MAX {
+            return false;
+        }
+        self.trusted += 1;
+        true
     }
 
     pub(super) fn subject(&self) -> Subject {
@@ -192,6 +211,21 @@ mod tests {
         assert!(!known.reshape([None; 4]));
         assert!(known.reshape([Some(1), Some(2), Some(1), None]));
         assert!(!known.reshape([Some(1), Some(2), Some(1), Some(1)]));
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_number_but_looked_at_now_and_then() {
+        let mut known = known();
+        let same = known.domain.clone();
+        assert!(!known.is_surely(&same), "its process was never seen");
+        known.is_seen = true;
+        let other = DomainRef {
+            id: Some(2),
+            ..same.clone()
+        };
+        assert!(!known.is_surely(&other));
+        let trusted = (0..=TRUSTED_MAX).filter(|_| known.is_surely(&same));
+        assert_eq!(trusted.count(), usize::from(TRUSTED_MAX));
     }
 
     #[test]

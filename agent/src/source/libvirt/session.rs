@@ -117,11 +117,9 @@ impl<'a> Session<'a> {
         };
         tracing::info!(socket = %super::socket(&self.guests.libvirt).display(), "connected to libvirt");
         self.ask_host();
-        let mut ticks = tokio::time::interval(self.guests.config.interval);
-        let mut seconds = tokio::time::interval(JOB_EVERY);
-        for timer in [&mut ticks, &mut seconds] {
-            timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        }
+        let mut ticks = self.guests.beat.ticks(self.guests.config.interval);
+        let mut seconds = self.guests.beat.ticks(JOB_EVERY);
+        self.tick();
         let ended = self.connection.clone();
         loop {
             tokio::select! {
@@ -459,8 +457,13 @@ impl<'a> Session<'a> {
     /// Returns what is known of a domain; gets to know it at first sight.
     pub(super) fn meet(&mut self, domain: &DomainRef) -> Option<DomainId> {
         let id = DomainId::from_bytes(domain.uuid).ok()?;
+        let met = self.domains.get_mut(&id);
+        if met.is_some_and(|known| known.is_surely(domain)) {
+            return Some(id);
+        }
         let seen = process::incarnation(&self.guests.root, self.boot, domain);
-        let same = self.domains.get(&id).is_some_and(|known| {
+        let same = self.domains.get_mut(&id).is_some_and(|known| {
+            known.trusted = 0;
             // A process that cannot be seen is told apart by libvirt's number, within this connection; a
             // domain that just stopped has none, and is still the one whose migration is under way.
             let numbered = domain.id.is_none() || known.domain.id == domain.id;
@@ -474,7 +477,8 @@ impl<'a> Session<'a> {
             // Where the process cannot be seen, the instant of first sight stands for its start.
             started_ms: u64::try_from(self.guests.clock.now().millis()).unwrap_or(0),
         });
-        let known = Known::new(domain.clone(), id, self.guests.node, incarnation);
+        let mut known = Known::new(domain.clone(), id, self.guests.node, incarnation);
+        known.is_seen = seen.is_some();
         self.domains.insert(id, known);
         self.describe(id, domain.clone());
         Some(id)

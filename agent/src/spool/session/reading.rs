@@ -9,7 +9,23 @@ use super::{Cursor, Session, unsigned};
 /// Batches that one read gives at most.
 const BATCHES_PER_READ: usize = 32;
 
+/// What was appended just now and is no longer than this is still in the system's memory.
+const FRESH_BYTES_MAX: u64 = 64 << 10;
+
 impl Session {
+    /// Whether what a reader has not read is little, and the last that was appended.
+    pub(in crate::spool) fn is_fresh(&self, cursor: &Cursor) -> bool {
+        if cursor.next >= self.next {
+            return true;
+        }
+        let last = self.segments.last();
+        last.is_some_and(|last| {
+            let read = u64::try_from(cursor.offset).unwrap_or(0);
+            let is_in_it = cursor.segment == last.first && cursor.next >= last.first;
+            is_in_it && last.bytes.saturating_sub(read) <= FRESH_BYTES_MAX
+        })
+    }
+
     /// Reads some frames; none if all was read.
     pub(in crate::spool) fn read(&mut self, cursor: &mut Cursor) -> Vec<Frame> {
         let mut frames = Vec::new();

@@ -48,6 +48,7 @@ async fn house(
         config: Arc::new(config),
         clock: Arc::new(SystemClock::new()),
         looks,
+        beat: crate::beat::Beat::now(),
         hypervisor,
         met: met.clone(),
     };
