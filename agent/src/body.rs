@@ -2,9 +2,10 @@
 //!
 //! Numbers are given once in a session and never taken back; it does not know segments or streams.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use plimsoll_model::{SeriesKey, UnixMillis};
+use plimsoll_model::{Metric, Part, SeriesKey, Subject, Sweep, UnixMillis};
 use plimsoll_proto::{limits, render, v1};
 use prost::Message;
 
@@ -13,43 +14,92 @@ use crate::look::Look;
 /// Readings after which a body is closed; far from the limits of the wire.
 const READINGS_PER_BODY: usize = 8_000;
 
+/// A series that has a number.
+#[derive(Debug)]
+struct Series {
+    subject: Subject,
+    metric: Metric,
+    part: Part,
+}
+
+impl Series {
+    fn order(&self, metric: Metric, part: &Part) -> Ordering {
+        (self.metric, &self.part).cmp(&(metric, part))
+    }
+}
+
 /// Numbers of the series of one session.
 #[derive(Debug, Default)]
 pub struct Book {
-    numbers: HashMap<SeriesKey, u32>,
-    declarations: Vec<v1::SeriesDeclaration>,
+    /// By number.
+    series: Vec<Series>,
+    /// The numbers of each subject, in order of metric and part.
+    subjects: HashMap<Subject, Vec<u32>>,
     refused: u64,
 }
 
 impl Book {
-    /// Returns the number of a series and gives one to a new series; absent once all are given.
-    fn number(&mut self, key: SeriesKey) -> Option<u32> {
-        if let Some(number) = self.numbers.get(&key) {
-            return Some(*number);
+    /// Puts the numbers of a sweep's series in the place of their names, and gives numbers to new ones; what has
+    /// none once all are given is left out.
+    fn number(&mut self, sweep: Sweep) -> Vec<(u32, u64)> {
+        let subject = sweep.subject;
+        let own = self.subjects.entry(subject).or_default();
+        let mut numbered = Vec::with_capacity(sweep.values.len());
+        // The values come in the same order, as a rule.
+        let mut next = 0;
+        for (metric, part, value) in sweep.values {
+            let order = |number: u32| {
+                let index = usize::try_from(number).ok();
+                let series = index.and_then(|index| self.series.get(index));
+                series.map_or(Ordering::Greater, |series| series.order(metric, &part))
+            };
+            let found = match own.get(next) {
+                Some(number) if order(*number) == Ordering::Equal => Ok(next),
+                _ => own.binary_search_by(|number| order(*number)),
+            };
+            let place = match found {
+                Ok(place) => place,
+                Err(_) if self.series.len() >= limits::SERIES_PER_SESSION_MAX => {
+                    self.refused = self.refused.saturating_add(1);
+                    continue;
+                }
+                Err(place) => {
+                    let number = u32::try_from(self.series.len()).unwrap_or(u32::MAX);
+                    self.series.push(Series {
+                        subject,
+                        metric,
+                        part,
+                    });
+                    own.insert(place, number);
+                    place
+                }
+            };
+            numbered.extend(own.get(place).map(|number| (*number, value)));
+            next = place + 1;
         }
-        if self.declarations.len() >= limits::SERIES_PER_SESSION_MAX {
-            self.refused = self.refused.saturating_add(1);
-            return None;
-        }
-        let number = u32::try_from(self.declarations.len()).ok()?;
-        self.declarations.push(render::declaration(number, &key));
-        self.numbers.insert(key, number);
-        Some(number)
+        numbered.sort_unstable();
+        numbered
     }
 
     /// Returns the declaration of a number that was given.
-    pub fn declaration(&self, number: u32) -> Option<&v1::SeriesDeclaration> {
-        self.declarations.get(usize::try_from(number).ok()?)
+    pub fn declaration(&self, number: u32) -> Option<v1::SeriesDeclaration> {
+        let series = self.series.get(usize::try_from(number).ok()?)?;
+        let key = SeriesKey {
+            subject: series.subject,
+            metric: series.metric,
+            part: series.part.clone(),
+        };
+        Some(render::declaration(number, &key))
     }
 
     /// How many series have a number.
     pub fn len(&self) -> usize {
-        self.declarations.len()
+        self.series.len()
     }
 
     /// Whether no series has a number.
     pub fn is_empty(&self) -> bool {
-        self.declarations.is_empty()
+        self.series.is_empty()
     }
 
     /// Counts the readings that were left out because all numbers were given.
@@ -96,26 +146,15 @@ pub fn bodies(look: Look, made: UnixMillis, book: &mut Book) -> Vec<Body> {
     }
     open.body.events = look.events.iter().map(render::event).collect();
     for sweep in look.sweeps {
-        let mut values = Vec::with_capacity(sweep.values.len());
-        for (metric, part, value) in sweep.values {
-            let subject = sweep.subject;
-            let key = SeriesKey {
-                subject,
-                metric,
-                part,
-            };
-            if let Some(number) = book.number(key) {
-                values.push((number, value));
-            }
-        }
-        values.sort_unstable();
+        let window = sweep.window;
+        let values = book.number(sweep);
         for chunk in values.chunks(READINGS_PER_BODY) {
             if open.readings + chunk.len() > READINGS_PER_BODY {
                 done.extend(std::mem::take(&mut open).close(made));
             }
             open.readings += chunk.len();
             open.numbers.extend(chunk.iter().map(|(number, _)| *number));
-            open.body.sweeps.push(render::sweep(sweep.window, chunk));
+            open.body.sweeps.push(render::sweep(window, chunk));
         }
     }
     done.extend(open.close(made));
@@ -148,7 +187,7 @@ impl Open {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_model::{Metric, NodeId, Part, Subject, Sweep, Window};
+    use plimsoll_model::{NodeId, Window};
 
     use super::*;
 
@@ -177,6 +216,24 @@ mod tests {
         let second = bodies(look, UnixMillis::from_millis(4), &mut book);
         assert_eq!(first[0].numbers, second[0].numbers);
         assert_eq!(book.len(), 3);
+    }
+
+    #[test]
+    fn series_in_any_order_and_those_that_come_later_have_numbers_of_their_own() {
+        let mut book = Book::default();
+        let mut look = look(3);
+        let few = bodies(look.clone(), UnixMillis::from_millis(3), &mut book);
+        look.sweeps[0]
+            .values
+            .insert(1, (Metric::HostLoad1, Part::whole(), 9));
+        look.sweeps[0].values.reverse();
+        let many = bodies(look, UnixMillis::from_millis(4), &mut book);
+        assert_eq!(few[0].numbers, [0, 1, 2]);
+        assert_eq!(many[0].numbers, [0, 1, 2, 3]);
+        let of = |number| book.declaration(number).unwrap();
+        assert_eq!(of(3).metric_code, i32::from(Metric::HostLoad1.code()));
+        assert_eq!((of(1).part.as_str(), of(1).index), ("1", 1));
+        assert_eq!(book.declaration(4), None);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use plimsoll_agent::once::Format;
 use plimsoll_model::SystemClock;
 use plimsoll_model::text::one_line;
 
+/// How long a thread without work is kept: longer than the usual interval, for to begin one costs more than to
+/// wake it.
+const THREAD_KEPT: Duration = Duration::from_secs(15);
 /// Exit code of flags that are not taken.
 const EXIT_USAGE: u8 = 2;
 
@@ -167,6 +170,7 @@ fn drive<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     // One thread: the agent mostly waits, and waking another costs more than what it would do.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(8)
+        .thread_keep_alive(THREAD_KEPT)
         .enable_all()
         .build()?;
     let done = runtime.block_on(work);

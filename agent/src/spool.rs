@@ -354,7 +354,7 @@ impl Spool {
     /// Returns the declarations of this session's series with the given numbers.
     pub fn declarations(&self, numbers: impl Iterator<Item = u32>) -> Vec<v1::SeriesDeclaration> {
         numbers
-            .filter_map(|number| self.book.declaration(number).cloned())
+            .filter_map(|number| self.book.declaration(number))
             .collect()
     }
 }

@@ -228,20 +228,16 @@ impl Session {
         book: &Book,
         sealed: &[u8],
     ) -> Vec<u8> {
-        let series: Vec<v1::SeriesDeclaration> = body
-            .numbers
-            .iter()
-            .filter(|number| !segment.declared.contains(number))
-            .filter_map(|number| book.declaration(*number).cloned())
-            .collect();
-        if series.is_empty() {
-            return sealed.to_vec();
-        }
+        let declared = |number: &&u32| !segment.declared.contains(number);
+        let fresh: Vec<u32> = body.numbers.iter().filter(declared).copied().collect();
         let mut records = Vec::new();
-        for series in series.chunks(DECLARED_AT_ONCE) {
+        for numbers in fresh.chunks(DECLARED_AT_ONCE) {
+            let series = numbers
+                .iter()
+                .filter_map(|number| book.declaration(*number));
             records.extend(record::declarations(&v1::SeriesDeclarations {
                 session_id: self.name.id.as_bytes().to_vec(),
-                series: series.to_vec(),
+                series: series.collect(),
             }));
         }
         records.extend_from_slice(sealed);

@@ -34,8 +34,8 @@ pub(super) enum Done {
     Job(DomainId, Window, Option<u32>, Result<JobStats, CallError>),
     Limits(DomainId, Limits),
     Measured(DomainId, dirty::Order, dirty::Outcome),
-    /// What /proc tells of a domain's process.
-    Process(DomainId, Window, Values),
+    /// What /proc tells of the processes of domains.
+    Processes(Vec<(DomainId, Window, Values)>),
     /// What /proc tells of a domain's memory, and its resident size when that was asked.
     LookedThrough(DomainId, Window, Values, Option<u64>),
     Host(Box<Hypervisor>, Option<NodeInfo>),

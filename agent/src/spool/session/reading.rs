@@ -6,8 +6,8 @@ use super::super::record::{self, Frame, Next, Record};
 use super::super::segment::Segment;
 use super::{Cursor, Session, unsigned};
 
-/// Batches that one read gives at most.
-const BATCHES_PER_READ: usize = 32;
+/// Frames that one read gives at most.
+const FRAMES_PER_READ: usize = 32;
 
 /// What was appended just now and is no longer than this is still in the system's memory.
 const FRESH_BYTES_MAX: u64 = 64 << 10;
@@ -29,8 +29,7 @@ impl Session {
     /// Reads some frames; none if all was read.
     pub(in crate::spool) fn read(&mut self, cursor: &mut Cursor) -> Vec<Frame> {
         let mut frames = Vec::new();
-        let mut batches = 0;
-        while batches < BATCHES_PER_READ && cursor.next < self.next {
+        while frames.len() < FRAMES_PER_READ && cursor.next < self.next {
             let here = cursor.next;
             if let Some(gap) = self.gap_at(here) {
                 cursor.next = unsigned(gap.last_sequence).saturating_add(1);
@@ -44,9 +43,8 @@ impl Session {
                     reading_count,
                     ..gap
                 }));
-                batches += 1;
             } else if let Some(at) = self.segment_at(here) {
-                batches += self.read_segment(at, cursor, &mut frames);
+                self.read_segment(at, cursor, &mut frames);
             } else {
                 let last = self.lowest_after(here).saturating_sub(1).max(here);
                 self.add_gap(here, last, None, v1::GapReason::Corrupt);
@@ -88,9 +86,9 @@ impl Session {
     }
 
     /// Reads batches of one segment in order and puts a gap where one cannot be read.
-    fn read_segment(&mut self, at: usize, cursor: &mut Cursor, frames: &mut Vec<Frame>) -> usize {
+    fn read_segment(&mut self, at: usize, cursor: &mut Cursor, frames: &mut Vec<Frame>) {
         let Some(segment) = self.segments.get(at) else {
-            return 0;
+            return;
         };
         let (first, last) = (segment.first, segment.last);
         if cursor.segment != first {
@@ -101,9 +99,9 @@ impl Session {
             tracing::warn!(%error, "a segment of the spool cannot be read");
             Vec::new()
         });
-        let (mut offset, mut batches) = (0, 0);
+        let mut offset = 0;
         // A batch that was refused is still in the file, and a gap stands in its place.
-        while batches < BATCHES_PER_READ && self.gap_at(cursor.next).is_none() {
+        while frames.len() < FRAMES_PER_READ && self.gap_at(cursor.next).is_none() {
             let (found, after) = match record::next(&bytes, offset) {
                 Next::Record(found, after) => (found, after),
                 Next::Broken(after) => {
@@ -114,7 +112,7 @@ impl Session {
                     if cursor.next <= last {
                         self.add_gap(cursor.next, last, None, v1::GapReason::Corrupt);
                     }
-                    return batches;
+                    return;
                 }
             };
             match *found {
@@ -125,19 +123,17 @@ impl Session {
                         // The offset stays before this batch, which follows the gap.
                         let missing = sequence.saturating_sub(1);
                         self.add_gap(cursor.next, missing, None, v1::GapReason::Corrupt);
-                        return batches;
+                        return;
                     }
                     if sequence == cursor.next {
                         frames.push(Frame::Batch(batch));
                         cursor.next = sequence.saturating_add(1);
-                        batches += 1;
                     }
                 }
             }
             offset = after;
             cursor.offset = begin.saturating_add(after);
         }
-        batches
     }
 
     pub(super) fn find_batch(&self, sequence: u64) -> Option<(v1::Batch, u64)> {

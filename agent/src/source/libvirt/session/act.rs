@@ -33,7 +33,11 @@ impl Session<'_> {
                 self.measured(id, &order, outcome);
                 self.begin_measurements();
             }
-            Done::Process(id, window, values) => self.told_by_process(id, window, values),
+            Done::Processes(told) => {
+                for (id, window, values) in told {
+                    self.told_by_process(id, window, values);
+                }
+            }
             Done::LookedThrough(id, window, values, resident_bytes) => {
                 if let Some(known) = self.domains.get_mut(&id) {
                     known.seen = Some(Seen {
@@ -312,20 +316,26 @@ impl Session<'_> {
     /// Looks at the processes of the guests, where that is due.
     fn survey(&mut self) {
         let now = self.guests.clock.monotonic();
+        let mut due = Vec::new();
         for (id, known) in &mut self.domains {
-            if known.survey_due.is_some_and(|due| due > now) {
-                continue;
+            if known.survey_due.is_none_or(|due| due <= now) {
+                known.survey_due = Some(now.plus(SURVEY_EVERY));
+                due.push((*id, known.domain.clone()));
             }
-            known.survey_due = Some(now.plus(SURVEY_EVERY));
-            let (id, domain) = (*id, known.domain.clone());
-            let (clock, root) = (Arc::clone(&self.guests.clock), self.guests.root.clone());
-            self.calls.spawn_blocking(move || {
+        }
+        if due.is_empty() {
+            return;
+        }
+        let (clock, root) = (Arc::clone(&self.guests.clock), self.guests.root.clone());
+        self.calls.spawn_blocking(move || {
+            let survey = |(id, domain): (DomainId, DomainRef)| {
                 let begin = clock.now();
                 let mut values = Values::default();
                 process::survey(&root, &domain, &mut values);
-                Done::Process(id, Window::between(begin, clock.now()), values)
-            });
-        }
+                (id, Window::between(begin, clock.now()), values)
+            };
+            Done::Processes(due.into_iter().map(survey).collect())
+        });
     }
 
     fn told_by_process(&mut self, id: DomainId, window: Window, values: Values) {
