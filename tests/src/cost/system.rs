@@ -104,6 +104,8 @@ pub(super) struct Running<'a> {
     /// Those that are measured come first.
     daemons: Vec<Daemon>,
     measured: usize,
+    /// How many were started, each with a log of its own.
+    started: usize,
 }
 
 impl<'a> Running<'a> {
@@ -115,6 +117,7 @@ impl<'a> Running<'a> {
             site,
             daemons: Vec::new(),
             measured: 1,
+            started: 0,
         };
         match system {
             System::Plimsoll => running.start_agent()?,
@@ -126,7 +129,8 @@ impl<'a> Running<'a> {
     }
 
     fn spawn(&mut self, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> anyhow::Result<()> {
-        let name = format!("cost-{}-{}", self.system.name(), self.daemons.len());
+        let name = format!("cost-{}-{}", self.system.name(), self.started);
+        self.started += 1;
         let daemon = self
             .site
             .stage
@@ -291,16 +295,8 @@ impl<'a> Running<'a> {
             Ok((polls >= 2).then_some(log))
         });
         let log = found.or_else(|_| daemon.log())?;
-        let meters: BTreeSet<&str> = log
-            .lines()
-            .filter_map(|line| {
-                let (before, volume) = line.split_once(" volume: ")?;
-                let is_number = volume.starts_with(|digit: char| digit.is_ascii_digit());
-                is_number.then(|| before.rsplit(' ').next())?
-            })
-            .collect();
         Ok(Values {
-            guests: u64::try_from(meters.len())?,
+            guests: u64::try_from(in_ceilometer(&log).len())?,
             host: 0,
         })
     }
@@ -338,6 +334,16 @@ fn on_pages(pages: &[String]) -> Values {
     values
 }
 
+/// Finds the meters of which Ceilometer told a number: guest and name.
+fn in_ceilometer(log: &str) -> BTreeSet<&str> {
+    let meter = |line| -> Option<&str> {
+        let (before, volume) = str::split_once(line, " volume: ")?;
+        let is_number = volume.starts_with(|digit: char| digit.is_ascii_digit());
+        is_number.then(|| before.rsplit(' ').next())?
+    };
+    log.lines().filter_map(meter).collect()
+}
+
 /// Asks collectd what it has, and how many values each of it holds.
 fn in_collectd(socket: &Path) -> anyhow::Result<Values> {
     let stream = UnixStream::connect(socket).context("collectd does not listen")?;
@@ -368,6 +374,17 @@ fn in_collectd(socket: &Path) -> anyhow::Result<Values> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ceilometer_logs_is_counted_once_for_each_guest_and_meter() {
+        let log = "16:39:50.427 INFO ceilometer.polling.manager [-] Polling pollster cpu in the context of all\n\
+            16:39:50.650 DEBUG ceilometer.compute.pollsters [-] fbed41c3/cpu volume: 1230000000 _stats /usr\n\
+            16:39:50.651 DEBUG ceilometer.compute.pollsters [-] 5edac06a/cpu volume: 9 _stats /usr\n\
+            16:39:50.652 DEBUG ceilometer.compute.pollsters [-] 5edac06a/perf.instructions volume: Unavailable _\n\
+            16:39:54.651 DEBUG ceilometer.compute.pollsters [-] 5edac06a/cpu volume: 12 _stats /usr\n";
+        let meters: Vec<&str> = in_ceilometer(log).into_iter().collect();
+        assert_eq!(meters, ["5edac06a/cpu", "fbed41c3/cpu"]);
+    }
 
     #[test]
     fn exporters_are_not_credited_with_what_they_tell_of_themselves() {

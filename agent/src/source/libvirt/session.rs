@@ -13,6 +13,7 @@ use plimsoll_libvirt::{
     StatsGroups, TypedParams, XmlFlags, calls::NodeInfo, job::JobStats,
 };
 use plimsoll_model::{Bandwidth, BootId, ByteSize, DomainId, Incarnation, Metric, Window};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use self::lanes::{HUNG_MAX, Lanes};
@@ -22,6 +23,8 @@ use crate::limits::Limit;
 use crate::look::{Look, Values};
 use crate::source::slow::SlowPaths;
 
+/// Walks through the memory of processes at once: each holds a thread, and one that hangs may hold it long.
+const WALKS_MAX: usize = 2;
 const JOB_EVERY: Duration = Duration::from_secs(1);
 const JOB_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -37,7 +40,7 @@ pub(super) enum Done {
     /// What /proc tells of the processes of domains.
     Processes(Vec<(DomainId, Window, Values)>),
     /// What /proc tells of a domain's memory, and its resident size when that was asked.
-    LookedThrough(DomainId, Window, Values, Option<u64>),
+    LookedThrough(DomainId, Option<(Window, Values)>, Option<u64>),
     Host(Box<Hypervisor>, Option<NodeInfo>),
     /// What libvirt started QEMU for.
     Probed(Box<Hypervisor>),
@@ -75,6 +78,7 @@ pub(super) struct Session<'a> {
     listing: Listing,
     slow: SlowPaths,
     lanes: Lanes,
+    walks: Arc<Semaphore>,
     measuring: usize,
     rounds: u32,
     timed_out: u64,
@@ -94,6 +98,7 @@ impl<'a> Session<'a> {
             listing: Listing::default(),
             slow: SlowPaths::default(),
             lanes: Lanes::new(),
+            walks: Arc::new(Semaphore::new(WALKS_MAX)),
             measuring: 0,
             rounds: 0,
             timed_out: 0,

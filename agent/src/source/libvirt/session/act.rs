@@ -38,7 +38,7 @@ impl Session<'_> {
                     self.told_by_process(id, window, values);
                 }
             }
-            Done::LookedThrough(id, window, values, resident_bytes) => {
+            Done::LookedThrough(id, Some((window, values)), resident_bytes) => {
                 if let Some(known) = self.domains.get_mut(&id) {
                     known.seen = Some(Seen {
                         values: values.clone(),
@@ -48,6 +48,7 @@ impl Session<'_> {
                 }
                 self.told_by_process(id, window, values);
             }
+            Done::LookedThrough(_, None, _) => {}
             Done::Host(told, host) => {
                 self.host = host;
                 self.guests.hypervisor.send_modify(|known| {
@@ -304,11 +305,18 @@ impl Session<'_> {
             }
             let (id, domain, resident) = (*id, known.domain.clone(), known.resident_bytes);
             let (clock, root) = (Arc::clone(&self.guests.clock), self.guests.root.clone());
-            self.calls.spawn_blocking(move || {
-                let begin = clock.now();
-                let mut values = Values::default();
-                touched::read(&root, &domain, memory, &mut values);
-                Done::LookedThrough(id, Window::between(begin, clock.now()), values, resident)
+            let places = Arc::clone(&self.walks);
+            self.calls.spawn(async move {
+                let place = places.acquire_owned().await;
+                let walk = tokio::task::spawn_blocking(move || {
+                    let begin = clock.now();
+                    let mut values = Values::default();
+                    touched::read(&root, &domain, memory, &mut values);
+                    (Window::between(begin, clock.now()), values)
+                });
+                let walked = walk.await.ok();
+                drop(place);
+                Done::LookedThrough(id, walked, resident)
             });
         }
     }
