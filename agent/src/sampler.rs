@@ -74,22 +74,24 @@ impl Sampler {
     /// Works until all sources have ended.
     pub async fn run(mut self) {
         // Batches come seldom but for migrations, when many share one sync.
-        let mut synced = tokio::time::Instant::now();
+        let mut synced = self.clock.monotonic();
         let mut is_synced = true;
         loop {
+            let since = self.clock.monotonic().since(synced);
+            let rest = UNSYNCED_MAX.saturating_sub(since);
             tokio::select! {
                 look = self.looks.recv() => {
                     let Some(look) = look else { break };
-                    let now = tokio::time::Instant::now();
-                    is_synced = now.duration_since(synced) >= UNSYNCED_MAX;
+                    let now = self.clock.monotonic();
+                    is_synced = now.since(synced) >= UNSYNCED_MAX;
                     if is_synced {
                         synced = now;
                     }
                     self.gather(look, is_synced).await;
                 }
-                () = tokio::time::sleep_until(synced + UNSYNCED_MAX), if !is_synced => {
+                () = tokio::time::sleep(rest), if !is_synced => {
                     self.spool.with(|spool| spool.sync()).await;
-                    (synced, is_synced) = (tokio::time::Instant::now(), true);
+                    (synced, is_synced) = (self.clock.monotonic(), true);
                 }
             }
         }

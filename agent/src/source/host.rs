@@ -216,6 +216,67 @@ mod tests {
         }
     }
 
+    const DEV: &str = "Inter-|   Receive                |  Transmit\n \
+        face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls \
+        carrier compressed\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n";
+
+    fn card(root: &Path, name: &str) {
+        write(root, &format!("sys/class/net/{name}/mtu"), "1500\n");
+        let rx = format!("sys/class/net/{name}/statistics/rx_bytes");
+        write(root, &rx, "42\n");
+    }
+
+    #[test]
+    fn counters_of_all_interfaces_come_from_one_file_of_the_same_network() {
+        let root = tempfile::tempdir().unwrap();
+        let eth0 = "  eth0: 101 102 103 104 105 106 107 108 109 110 111 112 113 114 115 116\n";
+        write(root.path(), "proc/net/dev", &format!("{DEV}{eth0}"));
+        card(root.path(), "lo");
+        card(root.path(), "eth0");
+        let mut host = host(root.path());
+        let sweeps = host.read();
+        for (metric, value) in [
+            (Metric::HostNetRxBytes, 101),
+            (Metric::HostNetRxPackets, 102),
+            (Metric::HostNetRxErrs, 103),
+            (Metric::HostNetRxDrop, 104),
+            (Metric::HostNetTxBytes, 109),
+            (Metric::HostNetTxPackets, 110),
+            (Metric::HostNetTxErrs, 111),
+            (Metric::HostNetTxDrop, 112),
+            (Metric::HostNetMtu, 1500),
+        ] {
+            assert_eq!(found(&sweeps, metric, "eth0"), Some(value), "{metric}");
+            assert_eq!(found(&sweeps, metric, "lo"), None);
+        }
+
+        // A card that is plugged in is told with the next list, one that is pulled at once no more.
+        let eth1 = eth0.replace("eth0", "eth1");
+        write(root.path(), "proc/net/dev", &format!("{DEV}{eth1}"));
+        card(root.path(), "eth1");
+        std::fs::remove_dir_all(root.path().join("sys/class/net/eth0")).unwrap();
+        let sweeps = host.read();
+        assert_eq!(found(&sweeps, Metric::HostNetRxBytes, "eth0"), None);
+        host.listed = None;
+        let sweeps = host.read();
+        assert_eq!(found(&sweeps, Metric::HostNetRxBytes, "eth1"), Some(101));
+        assert_eq!(found(&sweeps, Metric::HostNetMtu, "eth0"), None);
+    }
+
+    #[test]
+    fn counters_of_another_network_are_not_taken_for_those_of_the_host() {
+        let root = tempfile::tempdir().unwrap();
+        let eth0 = "  eth0: 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9\n";
+        write(root.path(), "proc/net/dev", &format!("{DEV}{eth0}"));
+        for name in ["lo", "eth0", "eth1"] {
+            card(root.path(), name);
+        }
+        let sweeps = host(root.path()).read();
+        for name in ["eth0", "eth1"] {
+            assert_eq!(found(&sweeps, Metric::HostNetRxBytes, name), Some(42));
+        }
+    }
+
     #[test]
     fn a_file_that_vanishes_gives_no_reading_and_comes_back() {
         let root = tempfile::tempdir().unwrap();
