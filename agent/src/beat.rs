@@ -36,18 +36,9 @@ impl Beat {
         Self { begin: now() }
     }
 
-    /// Ticks at each whole period since the beginning, from the next one on; what is missed is left out.
+    /// Ticks at once, if the beginning is past, and at each whole period since it; what is missed is left out.
     pub fn ticks(&self, period: Duration) -> Interval {
-        let now = now();
-        let period_ns = period.as_nanos().max(1);
-        let since_ns = now.saturating_duration_since(self.begin).as_nanos() % period_ns;
-        let rest = u64::try_from(period_ns - since_ns).map_or(period, Duration::from_nanos);
-        let next = if now < self.begin {
-            self.begin
-        } else {
-            now + rest
-        };
-        let mut ticks = tokio::time::interval_at(next, period);
+        let mut ticks = tokio::time::interval_at(self.begin, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         ticks
     }
@@ -62,9 +53,13 @@ mod tests {
         let beat = Beat::now();
         let (ten, one) = (Duration::from_secs(10), Duration::from_secs(1));
         let mut early = beat.ticks(ten);
+        early.tick().await;
         tokio::time::advance(Duration::from_millis(13_700)).await;
         let (mut late, mut seconds) = (beat.ticks(ten), beat.ticks(one));
         assert_eq!(early.tick().await, beat.begin + ten, "it was due");
+        for ticks in [&mut late, &mut seconds] {
+            assert_eq!(ticks.tick().await, beat.begin, "at once");
+        }
         assert_eq!(seconds.tick().await, beat.begin + one * 14);
         let second = beat.begin + ten * 2;
         assert_eq!((early.tick().await, late.tick().await), (second, second));

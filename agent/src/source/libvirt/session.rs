@@ -124,7 +124,6 @@ impl<'a> Session<'a> {
         self.ask_host();
         let mut ticks = self.guests.beat.ticks(self.guests.config.interval);
         let mut seconds = self.guests.beat.ticks(JOB_EVERY);
-        self.tick();
         let ended = self.connection.clone();
         loop {
             tokio::select! {
