@@ -122,9 +122,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     over.inspect_err(|_| spool.lock().sync())?;
     tracing::info!("stopping");
     watching.shutdown().await;
-    finish(sampling, &spool).await;
-    sending.abort();
-    spool.lock().close();
+    finish(sampling, sending, &spool).await;
     Ok(())
 }
 
@@ -197,7 +195,7 @@ async fn cut_off(
 }
 
 /// Lets the sampler take what was seen and the uplink send it, for a while.
-async fn finish(sampling: JoinHandle<()>, spool: &SharedSpool) {
+async fn finish(sampling: JoinHandle<()>, sending: JoinHandle<()>, spool: &SharedSpool) {
     let drained = tokio::time::timeout(DRAIN_MAX, async {
         drop(sampling.await);
         drain(spool).await;
@@ -205,6 +203,8 @@ async fn finish(sampling: JoinHandle<()>, spool: &SharedSpool) {
     if drained.await.is_err() {
         tracing::info!("what could not be sent stays in the spool");
     }
+    sending.abort();
+    spool.lock().close();
 }
 
 async fn wait_for_signal() -> std::io::Result<()> {

@@ -45,7 +45,7 @@ impl Inventory {
     /// Reads what is known without libvirt.
     pub fn read(&mut self, root: &Path, config: &Config) -> NodeFacts {
         let sign = sign_of_addresses(root);
-        if !self.addresses.as_ref().is_some_and(|(old, _)| *old == sign) {
+        if self.addresses.as_ref().is_none_or(|(old, _)| *old != sign) {
             self.addresses = Some((sign, addresses()));
         }
         let none = Addresses::new();
