@@ -60,6 +60,8 @@ pub(super) struct Known {
     pub(super) dirty: super::dirty::Plan,
     /// When its memory is next looked through; at once if it never was.
     pub(super) touched_due: Option<Monotonic>,
+    /// Whether that is under way, or waits for a place: it is not to wait twice.
+    pub(super) walked: bool,
     /// What that found last.
     pub(super) seen: Option<Seen>,
     /// Its resident size when it last told its statistics.
@@ -96,6 +98,7 @@ impl Known {
             migration: None,
             dirty: super::dirty::Plan::default(),
             touched_due: None,
+            walked: false,
             seen: None,
             resident_bytes: None,
             survey_due: None,

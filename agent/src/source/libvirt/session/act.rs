@@ -38,17 +38,7 @@ impl Session<'_> {
                     self.told_by_process(id, window, values);
                 }
             }
-            Done::LookedThrough(id, Some((window, values)), resident_bytes) => {
-                if let Some(known) = self.domains.get_mut(&id) {
-                    known.seen = Some(Seen {
-                        values: values.clone(),
-                        resident_bytes,
-                        at: self.guests.clock.monotonic(),
-                    });
-                }
-                self.told_by_process(id, window, values);
-            }
-            Done::LookedThrough(_, None, _) => {}
+            Done::LookedThrough(id, walked, resident) => self.looked_through(id, walked, resident),
             Done::Host(told, host) => {
                 self.host = host;
                 self.guests.hypervisor.send_modify(|known| {
@@ -293,7 +283,8 @@ impl Session<'_> {
             let Some((memory, every)) = every else {
                 continue;
             };
-            if known.migration.is_some() || known.touched_due.is_some_and(|due| due > now) {
+            let is_due = known.touched_due.is_none_or(|due| due <= now);
+            if known.migration.is_some() || known.walked || !is_due {
                 continue;
             }
             known.touched_due = Some(now.plus(every.max(self.guests.config.interval)));
@@ -306,6 +297,7 @@ impl Session<'_> {
             let (id, domain, resident) = (*id, known.domain.clone(), known.resident_bytes);
             let (clock, root) = (Arc::clone(&self.guests.clock), self.guests.root.clone());
             let places = Arc::clone(&self.walks);
+            known.walked = true;
             self.calls.spawn(async move {
                 let place = places.acquire_owned().await;
                 let walk = tokio::task::spawn_blocking(move || {
@@ -319,6 +311,27 @@ impl Session<'_> {
                 Done::LookedThrough(id, walked, resident)
             });
         }
+    }
+
+    fn looked_through(
+        &mut self,
+        id: DomainId,
+        walked: Option<(Window, Values)>,
+        resident_bytes: Option<u64>,
+    ) {
+        let Some(known) = self.domains.get_mut(&id) else {
+            return;
+        };
+        known.walked = false;
+        let Some((window, values)) = walked else {
+            return;
+        };
+        known.seen = Some(Seen {
+            values: values.clone(),
+            resident_bytes,
+            at: self.guests.clock.monotonic(),
+        });
+        self.told_by_process(id, window, values);
     }
 
     /// Looks at the processes of the guests, where that is due.
