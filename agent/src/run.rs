@@ -57,10 +57,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let clock: Arc<dyn Clock> = Arc::new(SlewedClock::new(Arc::new(SystemClock::new())));
     let (node, origin) = identity::find(&config, &*clock).await?;
     tracing::info!(%node, from = origin.name(), aggregator = config.aggregator, version = env!("CARGO_PKG_VERSION"), "agent started");
-    let directory = config.state_dir.join("spool");
-    let spool = Spool::open(&directory, config.spool_size.bytes(), clock.now());
-    let met = spool.met();
-    let spool = SharedSpool::new(spool);
+    let (spool, met) = spool(&config, clock.now());
     let (looks, inbox) = mpsc::channel(LOOKS_MAX);
     let (added, on_added) = watch::channel(0);
     let latest = Latest::default();
@@ -117,7 +114,6 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     if let Some(guests) = guests {
         watching.spawn(guests.run());
     }
-
     let over = until_over(&mut sampling, &mut sending, &mut watching).await;
     over.inspect_err(|_| spool.lock().sync())?;
     tracing::info!("stopping");
@@ -144,6 +140,14 @@ async fn watch_others(
         looks: looks.clone(),
     };
     tokio::join!(paths.run(), devices.run(looks));
+}
+
+/// Opens the spool that is configured, and what it counts.
+fn spool(config: &Config, now: UnixMillis) -> (SharedSpool, Met) {
+    let directory = config.state_dir.join("spool");
+    let spool = Spool::open(&directory, config.spool_size.bytes(), now);
+    let met = spool.met();
+    (SharedSpool::new(spool), met)
 }
 
 /// The way to the aggregator that is configured.

@@ -16,7 +16,7 @@ use plimsoll_proto::render;
 use plimsoll_proto::v1::ingest_service_server::IngestService;
 use plimsoll_proto::v1::{self, ingest_request::Frame, ingest_response::Frame as Reply};
 use plimsoll_store::{Appended, Record, Store};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -55,6 +55,18 @@ pub struct Greetings(Arc<Semaphore>);
 impl Default for Greetings {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(GREETINGS_MAX)))
+    }
+}
+
+impl Greetings {
+    fn enter(&self, met: &Met, clock: &dyn Clock) -> Result<OwnedSemaphorePermit, Status> {
+        let place = Arc::clone(&self.0).try_acquire_owned();
+        place.map_err(|_| {
+            if met.note(Limit::Greetings, clock) {
+                tracing::warn!(limit = Limit::Greetings.word(), "stream refused");
+            }
+            later("too many streams have said nothing yet")
+        })
     }
 }
 
@@ -114,8 +126,7 @@ impl IngestService for Ingest {
     ) -> Result<Response<Self::IngestStream>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
         let caller = caller.ok_or_else(|| Status::unauthenticated("nobody is known here"))?;
-        let place = Arc::clone(&self.greetings.0).try_acquire_owned();
-        let place = place.map_err(|_| later("too many streams have said nothing yet"))?;
+        let place = self.greetings.enter(&self.met, &*self.clock)?;
         let mut frames = request.into_inner();
         let (replies, answers) = mpsc::channel(REPLIES_MAX);
         let ingest = self.clone();

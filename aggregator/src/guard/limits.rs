@@ -76,11 +76,13 @@ pub enum Limit {
     NewSeries,
     /// A word for another node than the one of the certificate.
     ForeignNode,
+    /// A stream beyond those that may have said nothing yet.
+    Greetings,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Connections,
         Self::Strangers,
         Self::OfNode,
@@ -111,6 +113,7 @@ impl Limit {
         Self::SeriesOfNode,
         Self::NewSeries,
         Self::ForeignNode,
+        Self::Greetings,
     ];
 
     /// The word for it on `/metrics`.
@@ -146,6 +149,7 @@ impl Limit {
             Self::SeriesOfNode => "series_of_node",
             Self::NewSeries => "new_series",
             Self::ForeignNode => "foreign_node",
+            Self::Greetings => "greetings",
         }
     }
 

@@ -41,6 +41,7 @@ fn slow(scene: &Scene) -> (Ingest, impl Future<Output = ()>) {
         age_max: Duration::MAX,
         credits: Credits::default(),
         nursery: Nursery::new(Arc::clone(store), Arc::clone(met), Arc::clone(clock)),
+        greetings: Greetings::default(),
     };
     (ingest, work)
 }
@@ -69,6 +70,20 @@ async fn hand_over(ingest: &Ingest, session: &mut Session, sequence: u64) {
     };
     let written = ingest.write(session, sequence, Record::Gap(gap)).await;
     written.unwrap();
+}
+
+#[test]
+fn so_many_streams_may_say_nothing_yet_and_one_that_speaks_makes_room() {
+    let scene = Scene::new();
+    let (greetings, met) = (Greetings::default(), &scene.known.met);
+    let enter = || greetings.enter(met, &*scene.known.clock);
+    let mut silent: Vec<_> = (1..GREETINGS_MAX).map(|_| enter().unwrap()).collect();
+    silent.push(enter().unwrap());
+    assert_eq!(met.count(Limit::Greetings), 0);
+    assert_eq!(enter().unwrap_err().code(), Code::ResourceExhausted);
+    assert_eq!(met.count(Limit::Greetings), 1);
+    silent.pop();
+    assert!(enter().is_ok(), "one has spoken");
 }
 
 #[tokio::test]
