@@ -443,14 +443,6 @@ impl Session {
         self.trim(self.inward(durable));
     }
 
-    /// Whether an acknowledgement lets files be deleted or written anew.
-    pub(super) fn deletes(&self, durable: u64) -> bool {
-        let durable = self.inward(durable);
-        let mut gaps = self.gaps.iter();
-        self.segments.iter().any(|one| self.is_done(one, durable))
-            || gaps.any(|gap| unsigned(gap.last_sequence) <= durable)
-    }
-
     /// Whether nobody needs a segment any more.
     fn is_done(&self, segment: &Segment, durable: u64) -> bool {
         let active = self.segments.last().map_or(0, |segment| segment.first);

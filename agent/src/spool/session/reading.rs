@@ -13,6 +13,14 @@ const FRAMES_PER_READ: usize = 32;
 const FRESH_BYTES_MAX: u64 = 64 << 10;
 
 impl Session {
+    /// Whether an acknowledgement lets files be deleted or written anew.
+    pub(in crate::spool) fn deletes(&self, durable: u64) -> bool {
+        let durable = self.inward(durable);
+        let mut gaps = self.gaps.iter();
+        self.segments.iter().any(|one| self.is_done(one, durable))
+            || gaps.any(|gap| unsigned(gap.last_sequence) <= durable)
+    }
+
     /// Whether what a reader has not read is little, and the last that was appended.
     pub(in crate::spool) fn is_fresh(&self, cursor: &Cursor) -> bool {
         if cursor.next >= self.next {
