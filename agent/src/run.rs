@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_model::{Clock, Monotonic, NodeFacts, NodeId, SystemClock};
+use plimsoll_model::{Clock, Monotonic, NodeFacts, NodeId, SystemClock, UnixMillis};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
