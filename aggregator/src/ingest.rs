@@ -1,7 +1,9 @@
 //! The ingest service: reads frames, lets `parse` judge them, hands them to the writer, and
 //! acknowledges what is on the disk. It interprets no values.
 
+mod greetings;
 mod growth;
+mod refusal;
 mod session;
 mod window;
 
@@ -16,10 +18,9 @@ use plimsoll_proto::render;
 use plimsoll_proto::v1::ingest_service_server::IngestService;
 use plimsoll_proto::v1::{self, ingest_request::Frame, ingest_response::Frame as Reply};
 use plimsoll_store::{Appended, Record, Store};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::credit::Credits;
 use crate::guard::Caller;
@@ -28,7 +29,10 @@ use crate::guard::memory::{Ceiling, Scarcity};
 use crate::roster::{Place, Roster};
 use crate::witness::Witness;
 use crate::writer::{WriteError, Writer};
+pub use greetings::Greetings;
+use greetings::HELLO_WITHIN;
 pub use growth::Nursery;
+use refusal::{later, refused, unwritten};
 use session::{Session, Waiting, open};
 
 /// Answers that wait for a slow agent; beyond that, its next frame is not read.
@@ -39,36 +43,10 @@ const INFLIGHT_BATCHES_MAX: i32 = 32;
 const BACKLOG_RATE_MAX: i32 = 20;
 /// How long a newer stream waits for the older one to end.
 const OLDER_MAX: Duration = Duration::from_secs(2);
-/// How long a stream may take to say its Hello.
-const HELLO_WITHIN: Duration = Duration::from_secs(5);
-/// Streams that have not said it yet, of all connections; one beyond is refused.
-const GREETINGS_MAX: usize = 256;
 /// Finished sessions that one Hello may name.
 const FINISHED_MAX: usize = 8;
 /// Said to an agent whose stream is as old as it may become.
 const AGED: &str = "AGED: the connection is as old as it may become; connect again";
-
-/// The places of streams that have not said their Hello yet.
-#[derive(Debug, Clone)]
-pub struct Greetings(Arc<Semaphore>);
-
-impl Default for Greetings {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(GREETINGS_MAX)))
-    }
-}
-
-impl Greetings {
-    fn enter(&self, met: &Met, clock: &dyn Clock) -> Result<OwnedSemaphorePermit, Status> {
-        let place = Arc::clone(&self.0).try_acquire_owned();
-        place.map_err(|_| {
-            if met.note(Limit::Greetings, clock) {
-                tracing::warn!(limit = Limit::Greetings.word(), "stream refused");
-            }
-            later("too many streams have said nothing yet")
-        })
-    }
-}
 
 /// What streams share.
 #[derive(Debug, Clone)]
@@ -507,23 +485,6 @@ async fn answer(replies: &Replies, frame: Reply) -> Result<(), Status> {
         .send(Ok(v1::IngestResponse { frame: Some(frame) }))
         .await
         .map_err(|_| Status::cancelled("the agent has left"))
-}
-
-fn refused(error: &ParseError) -> Status {
-    Status::invalid_argument(error.to_string())
-}
-
-fn later(text: &str) -> Status {
-    // Upkeep looks for room this often.
-    let details = ErrorDetails::with_retry_info(Some(crate::serve::UPKEEP));
-    Status::with_error_details(Code::ResourceExhausted, text, details)
-}
-
-fn unwritten(error: &WriteError) -> Status {
-    match error {
-        WriteError::Closed => Status::unavailable(error.to_string()),
-        WriteError::Store(source) => later(&format!("{error}: {source}")),
-    }
 }
 
 #[cfg(test)]

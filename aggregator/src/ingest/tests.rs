@@ -1,28 +1,7 @@
-use std::path::PathBuf;
-
-use plimsoll_store::AppendError;
-
 use super::session::WAITING_MAX;
 use super::*;
 use crate::scene::Scene;
 use crate::writer::QUEUE_LENGTH;
-
-#[test]
-fn want_of_room_tells_the_agent_to_keep_its_samples_and_when_to_come_again() {
-    let error = WriteError::Store(Arc::new(AppendError::LowSpace {
-        path: PathBuf::from("/data"),
-        free_bytes: 1,
-        floor_bytes: 2,
-    }));
-    let status = unwritten(&error);
-    assert_eq!(status.code(), Code::ResourceExhausted);
-    let retry = status.get_details_retry_info().unwrap();
-    assert_eq!(retry.retry_delay, Some(crate::serve::UPKEEP));
-    assert!(
-        status.message().contains("less than the floor of 2"),
-        "{status}"
-    );
-}
 
 /// An aggregator whose disk takes nothing until its writer is driven.
 fn slow(scene: &Scene) -> (Ingest, impl Future<Output = ()>) {
@@ -70,20 +49,6 @@ async fn hand_over(ingest: &Ingest, session: &mut Session, sequence: u64) {
     };
     let written = ingest.write(session, sequence, Record::Gap(gap)).await;
     written.unwrap();
-}
-
-#[test]
-fn so_many_streams_may_say_nothing_yet_and_one_that_speaks_makes_room() {
-    let scene = Scene::new();
-    let (greetings, met) = (Greetings::default(), &scene.known.met);
-    let enter = || greetings.enter(met, &*scene.known.clock);
-    let mut silent: Vec<_> = (1..GREETINGS_MAX).map(|_| enter().unwrap()).collect();
-    silent.push(enter().unwrap());
-    assert_eq!(met.count(Limit::Greetings), 0);
-    assert_eq!(enter().unwrap_err().code(), Code::ResourceExhausted);
-    assert_eq!(met.count(Limit::Greetings), 1);
-    silent.pop();
-    assert!(enter().is_ok(), "one has spoken");
 }
 
 #[tokio::test]

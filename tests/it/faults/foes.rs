@@ -302,7 +302,9 @@ fn who_never_reads_the_answers_is_given_up_and_costs_a_bounded_part_of_memory() 
             before >> 10,
             most >> 10
         );
-        assert!(most < before + (128 << 20), "{before} bytes grew to {most}");
+        // As many answers as may be unread, of more than a MiB each in buffers that doubled as they grew,
+        // and those in the making.
+        assert!(most < before + (160 << 20), "{before} bytes grew to {most}");
         assert!(slowest < SERVED_WITHIN, "{slowest:?}");
         assert!(
             answered > 0,
