@@ -34,7 +34,7 @@ struct Growth {
     since: Monotonic,
     /// Those let in that the store does not have yet, as numbers: a stream that breaks off before any of them
     /// is stored, and comes again, brings nothing new.
-    let_in: HashSet<u32>,
+    let_in: HashSet<u64>,
 }
 
 /// The growth of all nodes.
@@ -68,10 +68,9 @@ impl Nursery {
         }
     }
 
-    /// A short number of a series. Where two share one, the second is let in for nothing.
-    fn number(&self, series: (Subject, &(Metric, Part))) -> u32 {
-        let hash = self.numbers.hash_one(series);
-        u32::try_from(hash >> 32).unwrap_or_default()
+    /// A number of a series that no other one of the node has, but by a chance of one in many millions.
+    fn number(&self, series: (Subject, &(Metric, Part))) -> u64 {
+        self.numbers.hash_one(series)
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, Growth>> {
@@ -79,14 +78,14 @@ impl Nursery {
     }
 
     /// The store has a series that was let in, so nobody needs to remember it.
-    fn is_stored(&self, node: NodeId, series: u32) {
+    fn is_stored(&self, node: NodeId, series: u64) {
         if let Some(growth) = self.nodes().get_mut(&node) {
             growth.let_in.remove(&series);
         }
     }
 
     /// Lets a series in that the node did not tell lately, or says at which limit it is refused.
-    fn admit(&self, node: NodeId, series: u32, is_new: bool) -> Result<(), Limit> {
+    fn admit(&self, node: NodeId, series: u64, is_new: bool) -> Result<(), Limit> {
         let now = self.clock.monotonic();
         let mut nodes = self.nodes();
         if nodes.len() >= NODES_MAX && !nodes.contains_key(&node) {
