@@ -2,6 +2,7 @@
 
 use plimsoll_proto::parse::ParseError;
 use std::collections::HashMap;
+use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -12,6 +13,12 @@ pub const ERROR_DOMAIN: &str = "plimsoll";
 pub fn status(code: Code, reason: &'static str, message: impl Into<String>) -> Status {
     let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
     Status::with_error_details(code, message.into(), details)
+}
+
+/// Says that there is no room now, and when to come again.
+pub fn busy(wait: Duration, message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(wait));
+    Status::with_error_details(Code::ResourceExhausted, message.into(), details)
 }
 
 /// Renders a field that was refused.

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use http_body::Frame;
 use plimsoll_model::Clock;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request, Response};
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::{Layer, Service};
 
 use super::caller::{Caller, Role};
 use super::limits::{Limit, Met};
 use super::places::{Places, Seat};
+use crate::page::busy;
 
 /// Calls that one connection may have open.
 pub const STREAMS_MAX: usize = 64;
@@ -89,9 +89,8 @@ impl Calls {
         request.extensions_mut().insert(caller);
         let seat = open.take(()).ok_or_else(|| {
             self.met(Limit::Calls);
-            let details = ErrorDetails::with_retry_info(Some(LATER));
             let text = "calls: this connection has enough of them open; ask again later";
-            Status::with_error_details(Code::ResourceExhausted, text, details)
+            busy(LATER, text)
         })?;
         Ok(Some(seat))
     }

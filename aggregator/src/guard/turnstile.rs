@@ -14,7 +14,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::{Layer, Service};
 
 use super::caller::Caller;
@@ -22,7 +21,7 @@ use super::limits::{Limit, Met};
 use super::memory::{Ceiling, Scarcity};
 use super::places::{Places, Seat};
 use super::unread::Unread;
-use crate::page::status;
+use crate::page::{busy, status};
 
 /// Questions under way at once, for each processor.
 const QUESTIONS_OF_PROCESSOR: usize = 2;
@@ -161,9 +160,8 @@ impl Gate {
         if self.met.note(limit, &*self.clock) {
             tracing::warn!(limit = limit.word(), "question refused");
         }
-        let details = ErrorDetails::with_retry_info(Some(PLACE_WITHIN));
         let text = format!("{}: {why}; ask again later", limit.word());
-        Status::with_error_details(Code::ResourceExhausted, text, details)
+        busy(PLACE_WITHIN, text)
     }
 
     async fn ask<F>(
@@ -269,6 +267,8 @@ where
 #[cfg(test)]
 mod tests {
     use plimsoll_model::ByteSize;
+
+    use tonic_types::StatusExt as _;
 
     use super::*;
     use crate::scene::Scene;

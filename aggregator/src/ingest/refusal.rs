@@ -1,9 +1,9 @@
 //! What an agent is told when something is not taken: whether it is wrong, or may be sent again later.
 
 use plimsoll_proto::parse::ParseError;
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic::Status;
 
+use crate::page::busy;
 use crate::writer::WriteError;
 
 /// It is wrong, and will be.
@@ -14,8 +14,7 @@ pub(super) fn refused(error: &ParseError) -> Status {
 /// There is no room for it now.
 pub(super) fn later(text: &str) -> Status {
     // Upkeep looks for room this often.
-    let details = ErrorDetails::with_retry_info(Some(crate::serve::UPKEEP));
-    Status::with_error_details(Code::ResourceExhausted, text, details)
+    busy(crate::serve::UPKEEP, text)
 }
 
 /// It could not be written.
@@ -32,6 +31,8 @@ mod tests {
     use std::sync::Arc;
 
     use plimsoll_store::AppendError;
+    use tonic::Code;
+    use tonic_types::StatusExt as _;
 
     use super::*;
 

@@ -94,10 +94,8 @@ impl<F: Fn(Metric, &Part) -> bool> Tables<'_, F> {
     /// Finds the table of a set of columns and the places of those that are meant; `None` where none is.
     fn of(&mut self, columns: &Columns) -> Option<(&Set, &mut Table)> {
         // Files name the same columns each for itself; comparing them takes longer than reading a block.
-        let mut sets = self.sets.iter();
-        let known = sets
-            .position(|set| Arc::ptr_eq(&set.columns, columns))
-            .or_else(|| self.sets.iter().position(|set| set.columns == *columns));
+        let same = |set: &Set| Arc::ptr_eq(&set.columns, columns) || set.columns == *columns;
+        let known = self.sets.iter().position(same);
         let known = known.unwrap_or_else(|| {
             let picked = self.wanted.picked(columns);
             let table = self.number_of(columns, &picked);

@@ -1,6 +1,7 @@
 use std::convert::Infallible;
 
 use plimsoll_proto::v1;
+use tonic::Code;
 use tower::ServiceExt as _;
 
 use super::*;
